@@ -1,0 +1,66 @@
+//! `sheaf-agent policy`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::Cli;
+use crate::{config::Approve, error::AgentError};
+
+/// Commands about the policy.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Say in plain words what the policy allows.
+    #[command(after_help = "Example:\n  sheaf-agent policy check --config /etc/sheaf/agent.toml")]
+    Check,
+}
+
+pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> {
+    let Command::Check = command;
+    let config = cli.read_config()?;
+    let policy = &config.policy;
+    let allowed: Vec<_> = config
+        .data
+        .keys()
+        .filter(|name| policy.datasets.as_ref().is_none_or(|names| names.contains(*name)))
+        .cloned()
+        .collect();
+    if cli.json {
+        Cli::print_json(&json!({
+            "workloads": policy.workloads, "datasets": allowed, "release": policy.release,
+            "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
+            "approve": if policy.approve == Approve::Ask { "ask" } else { "auto" },
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let list = |names: Vec<String>| {
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    println!(
+        "workloads that may run here    {}",
+        list(policy.workloads.iter().cloned().collect())
+    );
+    println!("data sets they may use         {}", list(allowed));
+    println!(
+        "output that may leave          {}",
+        list(policy.release.iter().cloned().collect())
+    );
+    println!("smallest number of sites       {}", policy.min_cohort);
+    println!("smallest number of rows        {}", policy.min_rows);
+    let yes = match policy.approve {
+        Approve::Ask => "a person, for each run: sheaf-agent approve RUN",
+        Approve::Auto => "this policy alone",
+    };
+    println!("who says yes                   {yes}");
+    if policy.release.contains("sums") {
+        println!(
+            "note: sums are exact. A site with fewer rows than features gives away the space its rows span;\n      \
+             `min_rows` above the number of features keeps a site out of that case (docs/privacy.md)."
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,249 @@
+//! `agent.toml`: the coordinator, the data sets, the policy. Unknown keys are refused.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use sheaf_data::Source;
+
+use crate::error::AgentError;
+
+/// A checked configuration. Relative paths in it are relative to the file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where keys, outbox and database live.
+    pub home: PathBuf,
+    /// The coordinator, when it is not the one of the enrolment token.
+    pub url: Option<String>,
+    /// What to compute on.
+    pub device: Device,
+    /// How long a stopping agent waits for its tasks.
+    pub stop_grace: Duration,
+    /// Whether state must survive a power cut; a simulation's need not.
+    pub durable: bool,
+    /// Data sets by name.
+    pub data: BTreeMap<String, Source>,
+    /// What the site allows.
+    pub policy: Policy,
+}
+
+/// What features are computed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The best there is; in this version the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+}
+
+/// `[policy]`: the site's own rules. They win over anything the coordinator asks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Workloads that may run here; none unless named.
+    #[serde(default)]
+    pub workloads: BTreeSet<String>,
+    /// Data sets that may be used; all configured ones when absent.
+    #[serde(default)]
+    pub datasets: Option<BTreeSet<String>>,
+    /// Kinds of output that may leave: "statistics", "sums", "metrics"; none unless named.
+    #[serde(default)]
+    pub release: BTreeSet<String>,
+    /// Smallest number of sites in a run.
+    #[serde(default = "default_cohort")]
+    pub min_cohort: u32,
+    /// Smallest number of training rows an output may be made of.
+    #[serde(default = "default_rows")]
+    pub min_rows: u64,
+    /// Whether a person must say yes to each run.
+    #[serde(default)]
+    pub approve: Approve,
+}
+
+/// Who says yes to a run that the policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Approve {
+    /// The policy is enough.
+    Auto,
+    /// A person, with `sheaf-agent approve RUN`.
+    #[default]
+    Ask,
+}
+
+const fn default_cohort() -> u32 {
+    3
+}
+const fn default_rows() -> u64 {
+    10
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            workloads: BTreeSet::new(),
+            datasets: None,
+            release: BTreeSet::new(),
+            min_cohort: default_cohort(),
+            min_rows: default_rows(),
+            approve: Approve::Ask,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    agent: AgentSection,
+    #[serde(default)]
+    data: BTreeMap<String, Source>,
+    #[serde(default)]
+    policy: Policy,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AgentSection {
+    home: PathBuf,
+    url: Option<String>,
+    device: Device,
+    stop_grace: String,
+    durable: bool,
+}
+
+impl Default for AgentSection {
+    fn default() -> Self {
+        Self {
+            home: PathBuf::from("agent-home"),
+            url: None,
+            device: Device::Auto,
+            stop_grace: "30s".to_owned(),
+            durable: true,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, AgentError> {
+        let bad = |reason: String| AgentError::Config {
+            path: path.to_owned(),
+            reason,
+        };
+        let text = fs::read_to_string(path).map_err(|e| {
+            bad(format!(
+                "{e}; name the file with --config, or let `sheaf-agent enroll TOKEN` write a first one"
+            ))
+        })?;
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        Self::parse(&text, folder).map_err(|e| match e {
+            AgentError::Config { reason, .. } => bad(reason),
+            other => other,
+        })
+    }
+
+    /// Reads and checks a text whose relative paths are relative to `folder`.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, AgentError> {
+        let bad = |reason: String| AgentError::Config {
+            path: folder.to_owned(),
+            reason,
+        };
+        let mut file: File = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
+        for source in file.data.values_mut() {
+            source.resolve_paths(folder);
+        }
+        if let Some(unknown) = file
+            .policy
+            .datasets
+            .iter()
+            .flatten()
+            .find(|name| !file.data.contains_key(*name))
+        {
+            return Err(bad(format!(
+                "[policy] datasets names `{unknown}`, but there is no [data.{unknown}]"
+            )));
+        }
+        let kinds = ["statistics", "sums", "metrics"];
+        if let Some(unknown) = file
+            .policy
+            .release
+            .iter()
+            .find(|kind| !kinds.contains(&kind.as_str()))
+        {
+            return Err(bad(format!(
+                "[policy] release names `{unknown}`; known are {}",
+                kinds.join(", ")
+            )));
+        }
+        let stop_grace = humantime::parse_duration(&file.agent.stop_grace)
+            .map_err(|e| bad(format!("[agent] stop_grace: {e}; write \"30s\" or \"2m\"")))?;
+        Ok(Self {
+            home: folder.join(file.agent.home),
+            url: file.agent.url,
+            device: file.agent.device,
+            stop_grace,
+            durable: file.agent.durable,
+            data: file.data,
+            policy: file.policy,
+        })
+    }
+}
+
+/// A first configuration, which takes part in nothing until someone says so.
+pub const TEMPLATE: &str = r#"# Configuration of this site's Sheaf agent. Check it: sheaf-agent policy check
+
+[agent]
+home = "agent-home"        # keys, outbox and database; relative to this file
+device = "auto"
+stop_grace = "30s"         # how long a stopping agent waits for its tasks
+
+# Data sets, by the name that plans use. kind: table, features, idx, cifar or text.
+# [data.heart]
+# kind = "table"
+# path = "heart.csv"       # .csv, .csv.gz or .parquet
+
+[policy]                   # the site's own rules; they win over anything the coordinator asks
+workloads = []             # for example ["afl"]
+# datasets = ["heart"]     # all of the above when absent
+release = []               # what may leave: "statistics", "sums", "metrics"
+min_cohort = 3             # smallest number of sites in a run
+min_rows = 10              # smallest number of records an output may be made of
+approve = "ask"            # "ask": a person runs `sheaf-agent approve RUN`; "auto": this policy is enough
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_a_configuration_that_allows_nothing() {
+        let config = Config::parse(TEMPLATE, Path::new("/site")).unwrap();
+        assert_eq!(config.home, Path::new("/site/agent-home"));
+        assert!(config.policy.workloads.is_empty() && config.policy.release.is_empty());
+        assert_eq!(config.policy.approve, Approve::Ask);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, part) in [
+            ("[agent]\nhom = 'x'", "hom"),
+            ("[policy]\nrelease = ['everything']", "everything"),
+            ("[policy]\ndatasets = ['x']", "[data.x]"),
+            ("[data.x]\nkind = 'tabel'\npath = 'x'", "tabel"),
+            ("[agent]\nstop_grace = 'soon'", "stop_grace"),
+        ] {
+            let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

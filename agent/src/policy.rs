@@ -1,0 +1,134 @@
+//! The policy gate: whether this site takes part in a task, decided before any record is touched.
+
+use std::collections::BTreeSet;
+
+use sheaf_proto::v1::Task;
+
+use crate::{
+    config::{Approve, Config},
+    error::AgentError,
+};
+
+/// Leave to answer one task. Made only by [`check`]; the egress gate asks for it.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    run_id: String,
+    key: String,
+    kinds: BTreeSet<String>,
+    min_rows: u64,
+    max_bytes: u64,
+    needs_approval: bool,
+}
+
+impl Permit {
+    /// The run.
+    pub fn run_id(&self) -> &str {
+        &self.run_id
+    }
+    /// The task.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+    /// Whether a kind of output may leave for this task.
+    pub fn covers(&self, kind: &str) -> bool {
+        self.kinds.contains(kind)
+    }
+    /// Smallest number of training rows.
+    pub const fn min_rows(&self) -> u64 {
+        self.min_rows
+    }
+    /// Largest answer, bytes.
+    pub const fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+    /// Whether a person must say yes first.
+    pub const fn needs_approval(&self) -> bool {
+        self.needs_approval
+    }
+}
+
+/// Checks a task against the site's policy.
+///
+/// # Errors
+/// [`AgentError::Denied`] with the rule that says no.
+pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
+    let policy = &config.policy;
+    let denied = |reason: String| Err(AgentError::Denied(reason));
+    if !policy.workloads.contains(&task.workload) {
+        return denied(format!(
+            "workload \"{}\" is not allowed at this site",
+            task.workload
+        ));
+    }
+    if !config.data.contains_key(&task.dataset) {
+        return denied(format!("this site has no data set \"{}\"", task.dataset));
+    }
+    if policy
+        .datasets
+        .as_ref()
+        .is_some_and(|allowed| !allowed.contains(&task.dataset))
+    {
+        return denied(format!("data set \"{}\" may not be used", task.dataset));
+    }
+    if task.cohort < policy.min_cohort {
+        return denied(format!(
+            "the run has {} sites, this site asks for at least {}",
+            task.cohort, policy.min_cohort
+        ));
+    }
+    if let Some(kind) = task.releases.iter().find(|kind| !policy.release.contains(*kind)) {
+        return denied(format!("output of kind \"{kind}\" may not leave this site"));
+    }
+    Ok(Permit {
+        run_id: task.run_id.clone(),
+        key: task.key.clone(),
+        kinds: task.releases.iter().cloned().collect(),
+        min_rows: policy.min_rows,
+        max_bytes: task.max_result_bytes,
+        needs_approval: policy.approve == Approve::Ask,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const CONFIG: &str = "[data.a]\nkind='table'\npath='a.csv'\n[data.b]\nkind='table'\npath='b.csv'\n[policy]\n\
+        workloads=['afl']\ndatasets=['a']\nrelease=['sums']\nmin_cohort=3\napprove='auto'";
+
+    fn task() -> Task {
+        Task {
+            workload: "afl".into(),
+            dataset: "a".into(),
+            cohort: 3,
+            releases: vec!["sums".into()],
+            ..Task::default()
+        }
+    }
+
+    #[test]
+    fn every_rule_says_no_on_its_own() {
+        let config = Config::parse(CONFIG, Path::new(".")).unwrap();
+        let permit = check(&config, &task()).unwrap();
+        assert!(permit.covers("sums") && !permit.covers("metrics") && !permit.needs_approval());
+        let change: [(&str, fn(&mut Task)); 5] = [
+            ("workload", |t| t.workload = "fdkt".into()),
+            ("no data set", |t| t.dataset = "c".into()),
+            ("may not be used", |t| t.dataset = "b".into()),
+            ("at least 3", |t| t.cohort = 2),
+            ("metrics", |t| t.releases.push("metrics".into())),
+        ];
+        for (part, change) in change {
+            let mut task = task();
+            change(&mut task);
+            let error = check(&config, &task).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(
+            check(&Config::parse("", Path::new(".")).unwrap(), &task()).is_err(),
+            "nothing is allowed by default"
+        );
+    }
+}

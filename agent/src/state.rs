@@ -1,0 +1,292 @@
+//! What the agent must remember: its outbox, the runs a person approved, what left the site and when.
+//! SQLite, WAL, synchronous FULL; the outbox's bytes are files beside it.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite_migration::{M, Migrations};
+use sheaf_proto::BlobId;
+
+use crate::{egress::Released, error::AgentError};
+
+const MIGRATIONS: &[M<'_>] = &[M::up(
+    "CREATE TABLE outbox (
+         run_id TEXT NOT NULL, key TEXT NOT NULL, blob TEXT NOT NULL, seconds REAL NOT NULL,
+         delivered_at INTEGER, verdict TEXT,
+         PRIMARY KEY (run_id, key)) STRICT;
+     CREATE TABLE approvals (run_id TEXT PRIMARY KEY, approved_at INTEGER NOT NULL) STRICT;
+     CREATE TABLE requests (
+         run_id TEXT PRIMARY KEY, run_name TEXT NOT NULL, workload TEXT NOT NULL, dataset TEXT NOT NULL,
+         asked_at INTEGER NOT NULL) STRICT;
+     CREATE TABLE releases (
+         id INTEGER PRIMARY KEY, at INTEGER NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL,
+         kind TEXT NOT NULL, blob TEXT NOT NULL) STRICT;
+     CREATE TABLE status (name TEXT PRIMARY KEY, value TEXT NOT NULL, at INTEGER NOT NULL) STRICT;",
+)];
+
+/// The agent's memory.
+#[derive(Clone)]
+pub struct State {
+    connection: Arc<Mutex<Connection>>,
+    outbox: PathBuf,
+}
+
+/// An answer that waits to be delivered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pending {
+    /// The run.
+    pub run_id: String,
+    /// The task.
+    pub key: String,
+    /// The answer's name.
+    pub blob: BlobId,
+    /// The answer's bytes.
+    pub path: PathBuf,
+    /// Computing time, seconds.
+    pub seconds: f64,
+}
+
+/// What left the site.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Release {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// The run.
+    pub run_id: String,
+    /// The task.
+    pub task: String,
+    /// statistics, sums, metrics.
+    pub kind: String,
+    /// SHA-256 and size.
+    pub blob: String,
+}
+
+/// A run that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ApprovalRequest {
+    /// The run.
+    pub run_id: String,
+    /// Its name.
+    pub run_name: String,
+    /// Its workload.
+    pub workload: String,
+    /// The data set it asks for.
+    pub dataset: String,
+    /// Unix milliseconds.
+    pub asked_at: i64,
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
+}
+
+impl State {
+    /// Opens or creates the state in a home. Without `durable` a power cut may lose the last moments, which
+    /// only a simulation can afford.
+    pub fn open(home: &Path, durable: bool) -> Result<Self, AgentError> {
+        let outbox = home.join("outbox");
+        fs::create_dir_all(&outbox).map_err(AgentError::file(&outbox))?;
+        let mut connection = Connection::open(home.join("agent.db"))?;
+        connection.pragma_update(None, "journal_mode", if durable { "WAL" } else { "MEMORY" })?;
+        connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        Migrations::from_slice(MIGRATIONS)
+            .to_latest(&mut connection)
+            .map_err(|e| AgentError::State(format!("{e}; was it written by a newer sheaf-agent?")))?;
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+            outbox,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an answer until it is delivered. On return it survives a power cut.
+    pub fn post(&self, run_id: &str, key: &str, released: &Released) -> Result<(), AgentError> {
+        let path = self.outbox.join(released.blob().hex());
+        let staged = path.with_extension("new");
+        let write = || {
+            let mut file = File::create(&staged)?;
+            file.write_all(released.bytes())?;
+            file.sync_all()?;
+            fs::rename(&staged, &path)?;
+            File::open(&self.outbox)?.sync_all()
+        };
+        write().map_err(AgentError::file(&path))?;
+        self.lock().execute(
+            "INSERT OR IGNORE INTO outbox (run_id, key, blob, seconds) VALUES (?1, ?2, ?3, ?4)",
+            params![run_id, key, released.blob().to_string(), released.seconds()],
+        )?;
+        Ok(())
+    }
+
+    /// The answer to a task, delivered or not: what is computed once is not computed again.
+    pub fn answer(&self, run_id: &str, key: &str) -> Result<Option<Pending>, AgentError> {
+        let found = self
+            .lock()
+            .query_row(
+                "SELECT blob, seconds FROM outbox WHERE run_id = ?1 AND key = ?2",
+                [run_id, key],
+                |row| Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?)),
+            )
+            .optional()?;
+        let Some((blob, seconds)) = found else {
+            return Ok(None);
+        };
+        let pending = self.pending_of(run_id, key, &blob, seconds)?;
+        // The bytes go when they are delivered; without them the task is as if never done.
+        Ok(pending.path.exists().then_some(pending))
+    }
+
+    /// Answers that wait to be delivered, oldest first.
+    pub fn pending(&self) -> Result<Vec<Pending>, AgentError> {
+        let rows: Vec<(String, String, String, f64)> = {
+            let connection = self.lock();
+            let mut query = connection.prepare(
+                "SELECT run_id, key, blob, seconds FROM outbox WHERE delivered_at IS NULL ORDER BY rowid",
+            )?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        rows.into_iter()
+            .map(|(run, key, blob, seconds)| self.pending_of(&run, &key, &blob, seconds))
+            .collect()
+    }
+
+    fn pending_of(&self, run_id: &str, key: &str, blob: &str, seconds: f64) -> Result<Pending, AgentError> {
+        let blob: BlobId = blob
+            .parse()
+            .map_err(|_| AgentError::State("a blob name is damaged".to_owned()))?;
+        let path = self.outbox.join(blob.hex());
+        Ok(Pending {
+            run_id: run_id.to_owned(),
+            key: key.to_owned(),
+            blob,
+            path,
+            seconds,
+        })
+    }
+
+    /// Notes the coordinator's verdict. The bytes go: the coordinator holds them durably, or will not have them.
+    pub fn delivered(&self, pending: &Pending, verdict: &str) -> Result<(), AgentError> {
+        self.lock().execute(
+            "UPDATE outbox SET delivered_at = ?3, verdict = ?4 WHERE run_id = ?1 AND key = ?2",
+            params![pending.run_id, pending.key, now_ms(), verdict],
+        )?;
+        let still_wanted = self.pending()?.iter().any(|other| other.blob == pending.blob);
+        if !still_wanted && let Err(source) = fs::remove_file(&pending.path) {
+            tracing::warn!(
+                "a delivered answer stays on the disk: {}: {source}",
+                pending.path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Records that something leaves.
+    pub fn record_release(
+        &self,
+        run_id: &str,
+        key: &str,
+        kind: &str,
+        blob: &BlobId,
+    ) -> Result<(), AgentError> {
+        self.lock().execute(
+            "INSERT INTO releases (at, run_id, key, kind, blob) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![now_ms(), run_id, key, kind, blob.to_string()],
+        )?;
+        Ok(())
+    }
+
+    /// What left the site, newest first, at most `limit`.
+    pub fn releases(&self, limit: u32) -> Result<Vec<Release>, AgentError> {
+        let connection = self.lock();
+        let mut query = connection
+            .prepare("SELECT at, run_id, key, kind, blob FROM releases ORDER BY id DESC LIMIT ?1")?;
+        let rows = query.query_map([limit], |row| {
+            Ok(Release {
+                at: row.get(0)?,
+                run_id: row.get(1)?,
+                task: row.get(2)?,
+                kind: row.get(3)?,
+                blob: row.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes that a run waits for a person.
+    pub fn request_approval(&self, task: &sheaf_proto::v1::Task) -> Result<(), AgentError> {
+        self.lock().execute(
+            "INSERT OR IGNORE INTO requests (run_id, run_name, workload, dataset, asked_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![task.run_id, task.run_name, task.workload, task.dataset, now_ms()],
+        )?;
+        Ok(())
+    }
+
+    /// Runs that wait for a person.
+    pub fn approval_requests(&self) -> Result<Vec<ApprovalRequest>, AgentError> {
+        let connection = self.lock();
+        let mut query = connection.prepare(
+            "SELECT run_id, run_name, workload, dataset, asked_at FROM requests
+             WHERE run_id NOT IN (SELECT run_id FROM approvals) ORDER BY asked_at",
+        )?;
+        let rows = query.query_map([], |row| {
+            Ok(ApprovalRequest {
+                run_id: row.get(0)?,
+                run_name: row.get(1)?,
+                workload: row.get(2)?,
+                dataset: row.get(3)?,
+                asked_at: row.get(4)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// A person says yes to a run.
+    pub fn approve(&self, run_id: &str) -> Result<(), AgentError> {
+        self.lock().execute(
+            "INSERT OR IGNORE INTO approvals (run_id, approved_at) VALUES (?1, ?2)",
+            params![run_id, now_ms()],
+        )?;
+        Ok(())
+    }
+
+    /// Whether a person said yes.
+    pub fn approved(&self, run_id: &str) -> Result<bool, AgentError> {
+        Ok(self.lock().query_row(
+            "SELECT EXISTS (SELECT 1 FROM approvals WHERE run_id = ?1)",
+            [run_id],
+            |row| row.get(0),
+        )?)
+    }
+
+    /// Notes how the daemon is doing, for `sheaf-agent status`.
+    pub fn note_status(&self, name: &str, value: &str) -> Result<(), AgentError> {
+        self.lock().execute(
+            "INSERT OR REPLACE INTO status (name, value, at) VALUES (?1, ?2, ?3)",
+            params![name, value, now_ms()],
+        )?;
+        Ok(())
+    }
+
+    /// What the daemon last noted: value and Unix milliseconds.
+    pub fn status(&self, name: &str) -> Result<Option<(String, i64)>, AgentError> {
+        Ok(self
+            .lock()
+            .query_row("SELECT value, at FROM status WHERE name = ?1", [name], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?)
+    }
+}

@@ -1,0 +1,183 @@
+//! AFL at the site: survey, exact sums, evaluation (spec: `sheaf_proto::afl`).
+
+use std::time::Instant;
+
+use serde::Serialize;
+use sheaf_analytic::{
+    Featurizer, GramAccumulator, Sums, SumsShape, Weights, codec,
+    metrics::{Confusion, ScoreHistogram},
+    scores, solve,
+};
+use sheaf_data::{AssetStore, Dataset, Source, Split, survey};
+use sheaf_proto::{
+    afl::{
+        EVALUATE, EvaluateSpec, Evaluation, RELEASE_METRICS, RELEASE_STATISTICS, RELEASE_SUMS, SUMS, SURVEY,
+        SumsSpec, SurveySpec,
+    },
+    model::read_model,
+};
+
+use super::{Assignment, Workload};
+use crate::{
+    egress::{Answer, Private},
+    error::AgentError,
+};
+
+/// Rows encoded at a time: what bounds memory beside the records themselves.
+const BLOCK: usize = 1024;
+
+/// The workload.
+pub struct Afl;
+
+impl Workload for Afl {
+    fn perform(
+        &self,
+        assignment: &Assignment,
+        source: &Source,
+        assets: &AssetStore,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Answer, AgentError> {
+        let began = Instant::now();
+        let (kind, bytes, rows) = match assignment.phase.as_str() {
+            SURVEY => {
+                let spec: SurveySpec = parse(&assignment.spec)?;
+                let survey = survey(&source.open(&spec.schema, assets)?, &spec.schema, spec.moments)?;
+                (RELEASE_STATISTICS, to_json(&survey)?, survey.rows_train)
+            }
+            SUMS => {
+                let spec: SumsSpec = parse(&assignment.spec)?;
+                let sums = sums(&spec, &source.open(&spec.schema, assets)?, cancelled)?;
+                (RELEASE_SUMS, codec::encode(&sums), sums.rows())
+            }
+            EVALUATE => {
+                let spec: EvaluateSpec = parse(&assignment.spec)?;
+                let model = assignment
+                    .inputs
+                    .first()
+                    .ok_or_else(|| AgentError::Task("the evaluation came without a model".to_owned()))?;
+                let dataset = source.open(&spec.sums.schema, assets)?;
+                let evaluation = evaluate(&spec, model, &dataset, cancelled)?;
+                (RELEASE_METRICS, to_json(&evaluation)?, evaluation.train_rows)
+            }
+            other => {
+                return Err(AgentError::Task(format!(
+                    "AFL has no phase \"{other}\"; a newer version may"
+                )));
+            }
+        };
+        Ok(Answer {
+            kind,
+            bytes: Private::new(bytes),
+            rows,
+            seconds: began.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(spec: &[u8]) -> Result<T, AgentError> {
+    serde_json::from_slice(spec)
+        .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))
+}
+
+fn to_json(document: &impl Serialize) -> Result<Vec<u8>, AgentError> {
+    serde_json::to_vec(document).map_err(|e| AgentError::Task(e.to_string()))
+}
+
+/// The exact sums of a data set's training rows.
+pub fn sums(spec: &SumsSpec, dataset: &Dataset, cancelled: &dyn Fn() -> bool) -> Result<Sums, AgentError> {
+    let featurizer = Featurizer::new(&spec.features)?;
+    let shape = SumsShape::of(&spec.features, spec.encoding.classes.len());
+    let mut accumulator = GramAccumulator::new(shape.dim, shape.classes, shape.bits, shape.max_abs)?;
+    let rows = dataset.rows(Split::Train);
+    for block in rows.chunks(BLOCK) {
+        if cancelled() {
+            return Err(AgentError::Cancelled);
+        }
+        let inputs = spec.encoding.inputs(dataset, block)?;
+        let labels: Vec<u32> = spec
+            .encoding
+            .labels(dataset, block)?
+            .into_iter()
+            .collect::<Option<_>>()
+            .ok_or_else(|| AgentError::Data("a training row has a class that the survey did not count; did the data change during the run?".to_owned()))?;
+        accumulator.push(&featurizer.quantise(&inputs, block.len())?, &labels)?;
+    }
+    Ok(accumulator.finish())
+}
+
+/// Measures weights on a data set's test rows: confusion matrix, score histogram (two classes), rows left out.
+pub fn measure(
+    spec: &SumsSpec,
+    weights: &Weights,
+    dataset: &Dataset,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Confusion, Option<ScoreHistogram>, u64), AgentError> {
+    let featurizer = Featurizer::new(&spec.features)?;
+    let classes = spec.encoding.classes.len();
+    let mut confusion = Confusion::new(classes);
+    let mut histogram = (classes == 2).then(ScoreHistogram::new);
+    let mut unknown = 0;
+    for block in dataset.rows(Split::Test).chunks(BLOCK) {
+        if cancelled() {
+            return Err(AgentError::Cancelled);
+        }
+        let inputs = spec.encoding.inputs(dataset, block)?;
+        let scores = scores(
+            &featurizer.quantise(&inputs, block.len())?,
+            block.len(),
+            weights,
+            spec.features.bits,
+        )?;
+        for (row, label) in scores
+            .chunks_exact(classes)
+            .zip(spec.encoding.labels(dataset, block)?)
+        {
+            let Some(label) = label else {
+                unknown += 1;
+                continue;
+            };
+            confusion.record_scores(row, &[label])?;
+            if let (Some(histogram), [zero, one]) = (&mut histogram, row) {
+                histogram.record(label, [*zero, *one])?;
+            }
+        }
+    }
+    Ok((confusion, histogram, unknown))
+}
+
+fn evaluate(
+    spec: &EvaluateSpec,
+    model: &[u8],
+    dataset: &Dataset,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Evaluation, AgentError> {
+    let classes = spec.sums.encoding.classes.len();
+    let weights =
+        read_model(model, &spec.sums.features, classes).map_err(|e| AgentError::Task(e.to_string()))?;
+    let train_rows = dataset.rows(Split::Train).len() as u64;
+    if dataset.rows(Split::Test).is_empty() {
+        return Ok(Evaluation {
+            train_rows,
+            test_rows: 0,
+            unknown_class_rows: 0,
+            federated: None,
+            scores: None,
+            local: None,
+        });
+    }
+    let (federated, scores, unknown_class_rows) = measure(&spec.sums, &weights, dataset, cancelled)?;
+    let local = if spec.local_baseline {
+        let own = solve(&sums(&spec.sums, dataset, cancelled)?, spec.lambda)?;
+        Some(measure(&spec.sums, &own, dataset, cancelled)?.0)
+    } else {
+        None
+    };
+    Ok(Evaluation {
+        train_rows,
+        test_rows: federated.rows(),
+        unknown_class_rows,
+        federated: Some(federated),
+        scores,
+        local,
+    })
+}

@@ -1,0 +1,286 @@
+//! Takes tasks, asks the policy, computes, releases, posts. A task lives on while the link comes and goes.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use sheaf_data::AssetStore;
+use sheaf_proto::{
+    BlobId,
+    v1::{Task, task_update::State as TaskState},
+};
+use sheaf_transport::transfer::BlobMover;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    egress::{self, Answer},
+    error::AgentError,
+    link::Link,
+    policy::{self, Permit},
+    state::State,
+    task::{self, Assignment},
+};
+
+/// How often to look whether a person has said yes.
+const APPROVAL_POLL: Duration = Duration::from_millis(500);
+/// After a failed fetch of a task's inputs.
+const FETCH_RETRY: Duration = Duration::from_secs(1);
+
+type TaskId = (String, String);
+
+/// The agent's hands.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    state: State,
+    link: Link,
+    assets: AssetStore,
+    /// Tasks that may compute at the same time; shared by the agents of a simulation.
+    turns: Arc<Semaphore>,
+    active: Mutex<HashMap<TaskId, CancellationToken>>,
+    closing: AtomicBool,
+}
+
+impl Worker {
+    /// A worker with nothing to do.
+    pub fn new(config: Config, state: State, link: Link, assets: AssetStore, turns: Arc<Semaphore>) -> Self {
+        let shared = Shared {
+            config,
+            state,
+            link,
+            assets,
+            turns,
+            active: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    fn active(&self) -> MutexGuard<'_, HashMap<TaskId, CancellationToken>> {
+        self.shared.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a task on, unless it is being done already: offers are repeated after every reconnection.
+    pub fn take(&self, task: Task) {
+        if self.shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        let id = (task.run_id.clone(), task.key.clone());
+        let cancel = CancellationToken::new();
+        {
+            let mut active = self.active();
+            if active.contains_key(&id) {
+                return;
+            }
+            active.insert(id.clone(), cancel.clone());
+        }
+        let worker = self.clone();
+        tokio::spawn(async move {
+            let outcome = tokio::select! {
+                () = cancel.cancelled() => Err(AgentError::Cancelled),
+                outcome = worker.perform(&task, &cancel) => outcome,
+            };
+            worker.active().remove(&id);
+            worker.conclude(&task, outcome).await;
+        });
+    }
+
+    /// Takes nothing on from now.
+    pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Drops a task, because the coordinator no longer wants it.
+    pub fn cancel(&self, run_id: &str, key: &str, reason: &str) {
+        if let Some(cancel) = self.active().get(&(run_id.to_owned(), key.to_owned())) {
+            tracing::info!(run = run_id, task = key, "cancelled: {reason}");
+            cancel.cancel();
+        }
+    }
+
+    /// How many tasks are being done.
+    pub fn busy(&self) -> usize {
+        self.active().len()
+    }
+
+    /// Gives every open task back to the coordinator, which will offer it again.
+    pub async fn hand_back(&self) {
+        let open: Vec<_> = self
+            .active()
+            .iter()
+            .map(|(id, cancel)| (id.clone(), cancel.clone()))
+            .collect();
+        for ((run_id, key), cancel) in open {
+            cancel.cancel();
+            self.shared
+                .link
+                .say(&run_id, &key, TaskState::HandedBack, "the agent is stopping")
+                .await;
+        }
+    }
+
+    async fn conclude(&self, task: &Task, outcome: Result<(), AgentError>) {
+        let link = &self.shared.link;
+        match outcome {
+            Ok(()) => link.posted(),
+            Err(AgentError::Cancelled) => {}
+            Err(AgentError::Denied(reason)) => {
+                tracing::warn!(run = task.run_id, task = task.key, "declined: {reason}");
+                link.say(&task.run_id, &task.key, TaskState::Declined, &reason)
+                    .await;
+            }
+            Err(error) => {
+                // The details may speak of records (a value, a row): they stay in this site's log.
+                tracing::error!(run = task.run_id, task = task.key, "failed: {error}");
+                link.say(&task.run_id, &task.key, TaskState::Failed, public_reason(&error))
+                    .await;
+            }
+        }
+    }
+
+    async fn perform(&self, task: &Task, cancel: &CancellationToken) -> Result<(), AgentError> {
+        let shared = &self.shared;
+        if shared.state.answer(&task.run_id, &task.key)?.is_some() {
+            return Ok(()); // computed before; the courier has it
+        }
+        let permit = policy::check(&shared.config, task)?;
+        if permit.needs_approval() {
+            self.await_approval(task).await?;
+        }
+        self.say(task, TaskState::Accepted).await;
+        let assignment = self.fetch(task).await?;
+        let _turn = Arc::clone(&shared.turns)
+            .acquire_owned()
+            .await
+            .map_err(|_| AgentError::Cancelled)?;
+        self.say(task, TaskState::Running).await;
+        tracing::info!(run = task.run_id, task = task.key, "computing");
+        let answer = self.compute(task, assignment, cancel).await?;
+        self.release(task, answer, permit).await
+    }
+
+    async fn say(&self, task: &Task, state: TaskState) {
+        self.shared.link.say(&task.run_id, &task.key, state, "").await;
+    }
+
+    async fn await_approval(&self, task: &Task) -> Result<(), AgentError> {
+        let state = &self.shared.state;
+        if state.approved(&task.run_id)? {
+            return Ok(());
+        }
+        state.request_approval(task)?;
+        tracing::info!(
+            run = task.run_id,
+            name = task.run_name,
+            "waits for `sheaf-agent approve {}`",
+            task.run_id
+        );
+        self.say(task, TaskState::AwaitingApproval).await;
+        while !state.approved(&task.run_id)? {
+            tokio::time::sleep(APPROVAL_POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Fetches the specification and inputs, over as many links as it takes.
+    async fn fetch(&self, task: &Task) -> Result<Assignment, AgentError> {
+        let spec = self
+            .fetch_blob(BlobId::from_wire(task.spec.as_ref()).map_err(task_error)?)
+            .await?;
+        let mut inputs = Vec::new();
+        for input in &task.inputs {
+            inputs.push(
+                self.fetch_blob(BlobId::from_wire(Some(input)).map_err(task_error)?)
+                    .await?,
+            );
+        }
+        Ok(Assignment {
+            phase: task.phase.clone(),
+            spec,
+            inputs,
+        })
+    }
+
+    async fn fetch_blob(&self, blob: BlobId) -> Result<Vec<u8>, AgentError> {
+        let folder = self.shared.config.home.join("inputs");
+        fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
+        let path: PathBuf = folder.join(blob.hex());
+        while !path.exists() {
+            let channel = self.shared.link.channel().await?;
+            match BlobMover::new(channel).download(blob, &path).await {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => tokio::time::sleep(FETCH_RETRY).await,
+                Err(error) => return Err(AgentError::Task(error.to_string())),
+            }
+        }
+        let bytes = fs::read(&path).map_err(AgentError::file(&path))?;
+        // Inputs are small against records and are fetched again if need be: none is kept.
+        fs::remove_file(&path).map_err(AgentError::file(&path))?;
+        Ok(bytes)
+    }
+
+    async fn compute(
+        &self,
+        task: &Task,
+        assignment: Assignment,
+        cancel: &CancellationToken,
+    ) -> Result<Answer, AgentError> {
+        let workload = task::named(&task.workload)?;
+        let source = self
+            .shared
+            .config
+            .data
+            .get(&task.dataset)
+            .cloned()
+            .ok_or_else(|| AgentError::Denied(format!("this site has no data set \"{}\"", task.dataset)))?;
+        let (assets, cancel) = (self.shared.assets.clone(), cancel.clone());
+        tokio::task::spawn_blocking(move || {
+            workload.perform(&assignment, &source, &assets, &|| cancel.is_cancelled())
+        })
+        .await
+        .map_err(|_| AgentError::Task("the computation ended abnormally; see this site's log".to_owned()))?
+    }
+
+    async fn release(&self, task: &Task, answer: Answer, permit: Permit) -> Result<(), AgentError> {
+        let (state, run_id, key) = (self.shared.state.clone(), task.run_id.clone(), task.key.clone());
+        tokio::task::spawn_blocking(move || {
+            let released = egress::release(answer, &permit, &state)?;
+            state.post(&run_id, &key, &released)
+        })
+        .await
+        .map_err(|e| AgentError::State(e.to_string()))?
+    }
+}
+
+fn task_error(error: sheaf_proto::BlobIdError) -> AgentError {
+    AgentError::Task(error.to_string())
+}
+
+/// What the coordinator is told of a failure: its kind, never its details.
+const fn public_reason(error: &AgentError) -> &'static str {
+    match error {
+        AgentError::Data(_) => {
+            "the records at this site cannot be read as the plan asks; the site's log says why"
+        }
+        AgentError::Task(_) => "the task cannot be carried out by this agent; the site's log says why",
+        AgentError::File { .. } | AgentError::State(_) => {
+            "the site has trouble with its disk; its log says more"
+        }
+        _ => "the task failed at the site; its log says why",
+    }
+}

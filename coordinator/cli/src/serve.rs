@@ -1,0 +1,72 @@
+//! `sheaf serve`
+
+use std::{io::Read as _, process::ExitCode};
+
+use anyhow::Result;
+use sheaf_coordinator::{clock::Clock, home::Home, hub::Hub, rpc::server::BoundServer};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{Cli, client::block_on};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Log as JSON lines.
+    #[arg(long)]
+    log_json: bool,
+    /// Stop when standard input ends: so a simulation's coordinator ends with it.
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
+}
+
+pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    if args.log_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    let home = Home::at(&cli.home);
+    block_on(async {
+        let stop = CancellationToken::new();
+        tokio::spawn(stop_on_signal(stop.clone()));
+        if args.until_stdin_ends {
+            stop_on_end_of_stdin(stop.clone());
+        }
+        let hub = Hub::open(&home, Clock::default(), stop)?;
+        let server = BoundServer::bind(hub).await?;
+        tracing::info!(address = %server.address()?, home = %home.path().display(), "serving");
+        server.serve().await?;
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Cancels on Ctrl-C or SIGTERM.
+pub(crate) async fn stop_on_signal(stop: CancellationToken) {
+    let terminate = async {
+        #[cfg(unix)]
+        if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            signal.recv().await;
+            return;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+    stop.cancel();
+}
+
+fn stop_on_end_of_stdin(stop: CancellationToken) {
+    std::thread::spawn(move || {
+        let mut sink = [0; 64];
+        while std::io::stdin().read(&mut sink).is_ok_and(|n| n > 0) {}
+        stop.cancel();
+    });
+}

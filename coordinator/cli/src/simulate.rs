@@ -1,0 +1,183 @@
+//! `sheaf simulate`: a whole federation on this machine. The coordinator is a process of its own; agents are
+//! processes up to [`MAX_PROCESSES`] sites and tasks of this process beyond, over the same gRPC services with the
+//! same certificates either way.
+
+mod federation;
+mod outcome;
+mod workspace;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use sheaf_coordinator::run::plan::{AgentKind, Plan};
+use sheaf_data::{Dataset, Partition, SiteRows, Split, partition};
+
+use crate::{
+    Cli,
+    client::block_on,
+    data,
+    output::{Interrupted, Steps},
+    plan, reference,
+};
+use federation::Federation;
+use workspace::Workspace;
+
+/// Above this many sites agents are tasks of the simulator instead of processes.
+const MAX_PROCESSES: usize = 16;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  sheaf simulate scenarios/heart-disease.toml
+  sheaf simulate plan.toml --set partition.sites=1000 --set partition.kind=iid --out runs/iid
+  sheaf simulate scenarios/mnist.toml --agents inline --json > report.json";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The plan, TOML, with a [data] section and, but for data with sites of their own, a [partition] section.
+    plan: PathBuf,
+    /// Override a key: section.key=value. May be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Where the report goes; runs/ID when absent. An interrupted simulation goes on with the same --out.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// "process" or "inline"; by the number of sites when absent.
+    #[arg(long, value_enum)]
+    agents: Option<Agents>,
+    /// Keep the work folder (the coordinator's home, the sites' data and logs).
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Agents {
+    Process,
+    Inline,
+}
+
+pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
+    let began = Instant::now();
+    let plan = plan::read(&args.plan, &args.overrides)?;
+    let mut steps = Steps::new(cli.json);
+    let prepared = prepare(cli, &plan, &mut steps)?;
+    let kind = match (args.agents, plan.simulate.agents) {
+        (Some(Agents::Process), _) | (None, Some(AgentKind::Process)) => AgentKind::Process,
+        (Some(Agents::Inline), _) | (None, Some(AgentKind::Inline)) => AgentKind::Inline,
+        (None, None) if prepared.sites.len() <= MAX_PROCESSES => AgentKind::Process,
+        (None, None) => AgentKind::Inline,
+    };
+    let workspace = Workspace::open(&plan, args.out.as_deref())?;
+    let done = block_on(async {
+        tokio::select! {
+            done = federate(cli, &workspace, &plan, &prepared, kind, &mut steps) => done,
+            () = interrupted() => {
+                Err(Interrupted(format!(
+                    "interrupted; go on with the same command and --out {}",
+                    workspace.out().display()
+                )).into())
+            }
+        }
+    });
+    steps.done();
+    let detail = done.with_context(|| format!("logs are in {}", workspace.work().display()));
+    let report = match detail {
+        Ok(report) => report,
+        Err(error) => return Err(unwrap_interrupt(error)),
+    };
+    outcome::print(cli, &prepared, &workspace, &report, began.elapsed())?;
+    if !args.keep {
+        workspace.clean()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An interruption needs no pointer to logs.
+fn unwrap_interrupt(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Interrupted>() {
+        Ok(interrupted) => interrupted.into(),
+        Err(error) => error,
+    }
+}
+
+async fn interrupted() {
+    let stop = tokio_util::sync::CancellationToken::new();
+    crate::serve::stop_on_signal(stop).await;
+}
+
+/// The data of a simulation, read and cut into sites.
+pub(crate) struct Prepared {
+    dataset: Dataset,
+    sites: Vec<SiteRows>,
+    central_test: bool,
+}
+
+fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
+    let assets = cli.assets();
+    let Some(source) = &plan.data else {
+        bail!("a simulation needs a [data] section in the plan: where the records are");
+    };
+    if let Some(id) = source.asset() {
+        data::pull(&assets, id, cli.json)?;
+    }
+    steps.at("reading the records", 0, 0, false);
+    let dataset = source.open(&plan.schema, &assets)?;
+    let central_test = source.has_test();
+    let by_column = Partition::Column { column: None };
+    let how = plan.partition.as_ref().unwrap_or(&by_column);
+    let sites = partition(&dataset, &plan.schema, how, central_test)?;
+    steps.note(&format!(
+        "{} training rows and {} test rows at {} sites{}",
+        dataset.rows(Split::Train).len(),
+        dataset.rows(Split::Test).len(),
+        sites.len(),
+        if central_test {
+            ", the test rows held centrally"
+        } else {
+            ""
+        },
+    ));
+    Ok(Prepared {
+        dataset,
+        sites,
+        central_test,
+    })
+}
+
+/// Starts the federation, runs the plan, measures what can only be measured here, and fetches the report.
+async fn federate(
+    cli: &Cli,
+    workspace: &Workspace,
+    plan: &Plan,
+    prepared: &Prepared,
+    kind: AgentKind,
+    steps: &mut Steps,
+) -> Result<outcome::Finished> {
+    let mut federation = Federation::start(cli, workspace, plan, prepared, kind, steps).await?;
+    let ran = federation.run_plan(plan, workspace, steps).await;
+    let finished = match ran {
+        Ok(run_id) => outcome::finish(workspace, plan, prepared, &mut federation, &run_id, steps).await,
+        Err(error) => Err(error),
+    };
+    steps.at("stopping the agents and the coordinator", 0, 0, false);
+    federation.stop().await;
+    finished
+}
+
+impl Prepared {
+    /// The data set a central test is measured on, or whose rows the sites hold.
+    fn pooled(&self, plan: &Plan) -> Result<crate::predict::Model> {
+        reference::pooled(plan, &self.dataset)
+    }
+
+    fn site_data(&self, site: &SiteRows) -> Dataset {
+        self.dataset.subset(&site.rows)
+    }
+}
+
+/// A path a child process understands whatever its folder.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| path.display().to_string())
+}

@@ -1,0 +1,241 @@
+//! What a run leaves behind: `report.json` (schema 1, documented in docs/report.md), `report.html`,
+//! `model.safetensors`, `model.json`, `events.jsonl` and a signed `manifest.json`.
+
+pub mod bundle;
+mod html;
+
+use serde::{Deserialize, Serialize};
+
+pub use html::render;
+
+/// Version of `report.json`.
+pub const SCHEMA: u32 = 1;
+
+/// `report.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Which run.
+    pub run: RunInfo,
+    /// What came out.
+    pub model: ModelInfo,
+    /// How good it is.
+    pub metrics: Metrics,
+    /// Every invited site, by name.
+    pub sites: Vec<SiteReport>,
+    /// Where the time went.
+    pub timing: Timing,
+    /// What computed it.
+    pub environment: Environment,
+}
+
+/// Which run a report is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Unique id.
+    pub id: String,
+    /// The plan's name.
+    pub name: String,
+    /// The workload.
+    pub workload: String,
+    /// SHA-256 of the plan's text.
+    pub plan_sha256: String,
+    /// done, running, failed or aborted.
+    pub status: String,
+    /// 1, then one more with every withdrawal or addition of a site.
+    pub version: u32,
+    /// RFC 3339.
+    pub started_at: String,
+    /// RFC 3339.
+    pub finished_at: Option<String>,
+    /// The plan, TOML.
+    pub plan: String,
+}
+
+/// The model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// File name beside the report.
+    pub file: String,
+    /// SHA-256 of the weight tensors' bytes: nothing in it varies by run.
+    pub sha256: String,
+    /// Class names, in the order of the weight's columns.
+    pub classes: Vec<String>,
+    /// Feature dimension D.
+    pub dim: usize,
+    /// The hash of the model of all rows in one place; known in simulations.
+    pub pooled_sha256: Option<String>,
+    /// Whether the two are equal.
+    pub equal_to_pooled: Option<bool>,
+}
+
+/// How good the models are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The federated model.
+    pub test: Option<Scores>,
+    /// The model of all rows in one place, on the same test rows; known in simulations.
+    pub pooled: Option<Scores>,
+    /// Models of single sites.
+    pub local: Option<LocalScores>,
+}
+
+/// A model on test rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Test rows.
+    pub rows: u64,
+    /// Share of rows classified correctly.
+    pub accuracy: f64,
+    /// Mean recall over the classes that occur.
+    pub balanced_accuracy: f64,
+    /// Area under the ROC curve; two classes only.
+    pub auc: Option<f64>,
+    /// By class.
+    pub per_class: Vec<ClassScores>,
+    /// `[true][predicted]`.
+    pub confusion: Vec<Vec<u64>>,
+    /// "sites" (confusion matrices were summed) or "central".
+    pub measured_on: String,
+}
+
+/// A model on one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassScores {
+    /// The class's name.
+    pub class: String,
+    /// Test rows of the class.
+    pub support: u64,
+    /// Share of the class's rows found; none without rows.
+    pub recall: Option<f64>,
+    /// Share of rows given to the class that are of it; none when none were given.
+    pub precision: Option<f64>,
+}
+
+/// Models that sites would have alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LocalScores {
+    /// Mean over the sites measured.
+    pub mean_accuracy: f64,
+    /// How many were.
+    pub sites_measured: usize,
+}
+
+/// One site's part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteReport {
+    /// Its name.
+    pub name: String,
+    /// Training rows in the sums.
+    pub rows: u64,
+    /// in, dropped, declined or withdrawn.
+    pub status: String,
+    /// Why it is not in.
+    pub reason: Option<String>,
+    /// Bytes it sent for this version's phases.
+    pub bytes_up: u64,
+    /// Bytes it fetched.
+    pub bytes_down: u64,
+    /// Its computing time, seconds.
+    pub seconds: f64,
+    /// Training rows by class.
+    pub class_counts: Vec<u64>,
+    /// How models do there.
+    pub metrics: SiteMetrics,
+}
+
+/// How models do at one site.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteMetrics {
+    /// Test rows there.
+    pub test_rows: u64,
+    /// The federated model's.
+    pub accuracy: Option<f64>,
+    /// The federated model's.
+    pub balanced_accuracy: Option<f64>,
+    /// Of a model of this site's rows alone.
+    pub local_accuracy: Option<f64>,
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// From submission (or the version's start) to publication, seconds.
+    pub total_s: f64,
+    /// By phase, in order.
+    pub phases: Vec<PhaseTiming>,
+}
+
+/// Time of one phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTiming {
+    /// Its name.
+    pub name: String,
+    /// From opening to the last answer, seconds.
+    pub seconds: f64,
+}
+
+/// What computed the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Of Sheaf.
+    pub version: String,
+    /// What the sites' features were computed on.
+    pub backend: String,
+    /// Threads the coordinator may use.
+    pub threads: usize,
+}
+
+/// Figures an operator measures and attaches: those that need data the coordinator does not have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachedEvaluation {
+    /// The federated model on a central test set.
+    #[serde(default)]
+    pub test: Option<Scores>,
+    /// The model of all rows in one place.
+    #[serde(default)]
+    pub pooled: Option<Scores>,
+    /// Its hash.
+    #[serde(default)]
+    pub pooled_sha256: Option<String>,
+    /// Single sites' models on a central test set.
+    #[serde(default)]
+    pub local: Option<LocalScores>,
+}
+
+impl Scores {
+    /// From the integers that were summed.
+    pub fn from_confusion(
+        confusion: &sheaf_analytic::metrics::Confusion,
+        auc: Option<f64>,
+        classes: &[String],
+        measured_on: &str,
+    ) -> Self {
+        let per_class = confusion
+            .per_class()
+            .into_iter()
+            .zip(classes)
+            .map(|(scores, class)| ClassScores {
+                class: class.clone(),
+                support: scores.support,
+                recall: scores.recall,
+                precision: scores.precision,
+            })
+            .collect();
+        Self {
+            rows: confusion.rows(),
+            accuracy: confusion.accuracy().unwrap_or(0.0),
+            balanced_accuracy: confusion.balanced_accuracy().unwrap_or(0.0),
+            auc,
+            per_class,
+            confusion: confusion
+                .counts()
+                .chunks(confusion.classes().max(1))
+                .map(<[u64]>::to_vec)
+                .collect(),
+            measured_on: measured_on.to_owned(),
+        }
+    }
+}

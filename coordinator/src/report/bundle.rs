@@ -1,0 +1,231 @@
+//! Puts a report together from the run's state, its publication and what the operator attached.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sheaf_proto::BlobId;
+use sheaf_transport::identity::SiteName;
+
+use super::{
+    AttachedEvaluation, Environment, Metrics, ModelInfo, PhaseTiming, Report, RunInfo, SCHEMA, SiteReport,
+    Timing, render,
+};
+use crate::{
+    VERSION,
+    clock::rfc3339,
+    error::Error,
+    hub::Hub,
+    identity::signer::Signature,
+    rpc::operator::{membership_words, status_word},
+    run::{
+        driver::RunHandle,
+        event::Entry,
+        machine::{Membership, Run, Status},
+    },
+    workload::Publication,
+};
+
+/// The file a model is in.
+pub const MODEL_FILE: &str = "model.safetensors";
+
+/// `manifest.json`: the other files' hashes, signed.
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+pub struct Manifest {
+    /// What is signed: the canonical JSON text of [`ManifestBody`].
+    pub signed: String,
+    /// The coordinator's signature over it.
+    pub signature: Signature,
+}
+
+/// The signed part of a manifest.
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+pub struct ManifestBody {
+    /// Which run.
+    pub run: String,
+    /// Which version of it.
+    pub version: u32,
+    /// SHA-256 by file name.
+    pub files: BTreeMap<String, String>,
+}
+
+/// Bytes a site sent and fetched for all its answers in this run's present version.
+pub fn traffic(run: &Run, site: &SiteName) -> (u64, u64) {
+    run.spans
+        .iter()
+        .map(|span| &span.key)
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .filter_map(|key| run.deliveries.get(key)?.get(site))
+        .fold((0, 0), |(up, down), delivery| {
+            (up + delivery.bytes_up, down + delivery.bytes_down)
+        })
+}
+
+/// Makes every file of a report and stores it as a blob. `version` is the latest when absent.
+///
+/// # Errors
+/// [`crate::error::Class::Conflict`] while there is no model, [`crate::error::Class::NotFound`] for a version that is not.
+pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(String, BlobId)>, Error> {
+    let journal = hub.database.journal(&handle.id)?;
+    let run = state_of(&journal, version)?;
+    let publication = match run.publications.get(&run.version) {
+        Some(blob) => serde_json::from_slice::<Publication>(&hub.blobs.get(blob)?)?,
+        None => {
+            let why = match &run.status {
+                Status::Failed(reason) => format!("it failed: {reason}"),
+                Status::Aborted => "it was aborted".to_owned(),
+                _ => "it is still running; follow it with `sheaf run watch`".to_owned(),
+            };
+            return Err(Error::conflict(format!(
+                "run {} has no model yet: {why}",
+                handle.id
+            )));
+        }
+    };
+    let attached = match hub.database.attachment(&handle.id, run.version)? {
+        Some(text) => serde_json::from_str(&text)?,
+        None => AttachedEvaluation::default(),
+    };
+    let report = report(handle, &run, &publication, attached);
+    let mut files = vec![
+        (
+            "report.json".to_owned(),
+            hub.blobs.put(&serde_json::to_vec_pretty(&report)?)?,
+        ),
+        (
+            "report.html".to_owned(),
+            hub.blobs.put(render(&report).as_bytes())?,
+        ),
+        (MODEL_FILE.to_owned(), publication.model),
+        ("model.json".to_owned(), publication.card),
+        (
+            "events.jsonl".to_owned(),
+            hub.blobs.put(&events(&journal, run.events)?)?,
+        ),
+    ];
+    let body = ManifestBody {
+        run: handle.id.to_string(),
+        version: run.version,
+        files: files
+            .iter()
+            .map(|(name, blob)| (name.clone(), blob.hex()))
+            .collect(),
+    };
+    let signed = serde_json::to_string(&body)?;
+    let manifest = Manifest {
+        signature: hub.signer.sign(signed.as_bytes())?,
+        signed,
+    };
+    files.push((
+        "manifest.json".to_owned(),
+        hub.blobs.put(&serde_json::to_vec_pretty(&manifest)?)?,
+    ));
+    Ok(files)
+}
+
+/// The state at the end of a version: the journal folded until that version was published.
+fn state_of(journal: &[Entry], version: Option<u32>) -> Result<Run, Error> {
+    let Some(version) = version else {
+        return Run::replay(journal);
+    };
+    for end in 1..=journal.len() {
+        let run = Run::replay(&journal[..end])?;
+        if run.publications.contains_key(&version) {
+            return Ok(run);
+        }
+    }
+    Err(Error::not_found(format!(
+        "this run has no published version {version}"
+    )))
+}
+
+fn events(journal: &[Entry], up_to: i64) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    for entry in journal.iter().filter(|entry| entry.seq < up_to) {
+        serde_json::to_writer(&mut text, entry)?;
+        text.push(b'\n');
+    }
+    Ok(text)
+}
+
+fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: AttachedEvaluation) -> Report {
+    let equal = attached
+        .pooled_sha256
+        .as_ref()
+        .map(|pooled| *pooled == publication.weight_sha256);
+    Report {
+        schema: SCHEMA,
+        run: RunInfo {
+            id: handle.id.to_string(),
+            name: run.name.clone(),
+            workload: run.workload.clone(),
+            plan_sha256: run.plan_sha256.clone(),
+            status: status_word(&run.status).to_owned(),
+            version: run.version,
+            started_at: rfc3339(run.started_at),
+            finished_at: run.finished_at.map(rfc3339),
+            plan: handle.plan.text.clone(),
+        },
+        model: ModelInfo {
+            file: MODEL_FILE.to_owned(),
+            sha256: publication.weight_sha256.clone(),
+            classes: publication.classes.clone(),
+            dim: publication.dim,
+            pooled_sha256: attached.pooled_sha256,
+            equal_to_pooled: equal,
+        },
+        metrics: Metrics {
+            test: attached.test.or_else(|| publication.test.clone()),
+            pooled: attached.pooled,
+            local: attached.local.or_else(|| publication.local.clone()),
+        },
+        sites: run
+            .members
+            .iter()
+            .map(|(site, m)| site_report(run, site, m, publication))
+            .collect(),
+        timing: Timing {
+            total_s: seconds(run.started_at, run.finished_at.unwrap_or(run.started_at)),
+            phases: run
+                .spans
+                .iter()
+                .map(|span| PhaseTiming {
+                    name: span.name.clone(),
+                    seconds: seconds(span.opened_at, span.closed_at.unwrap_or(span.opened_at)),
+                })
+                .collect(),
+        },
+        environment: Environment {
+            version: VERSION.to_owned(),
+            backend: publication.backend.clone(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        },
+    }
+}
+
+fn site_report(run: &Run, site: &SiteName, membership: &Membership, publication: &Publication) -> SiteReport {
+    let (status, reason) = membership_words(membership);
+    let (bytes_up, bytes_down) = traffic(run, site);
+    let keys: std::collections::BTreeSet<_> = run.spans.iter().map(|span| &span.key).collect();
+    let computing = keys
+        .iter()
+        .filter_map(|key| run.deliveries.get(*key)?.get(site))
+        .map(|d| d.seconds)
+        .sum();
+    let published = publication.sites.get(site);
+    SiteReport {
+        name: site.to_string(),
+        rows: published.map_or(0, |p| p.rows),
+        status: status.to_owned(),
+        reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        bytes_up,
+        bytes_down,
+        seconds: computing,
+        class_counts: published.map(|p| p.class_counts.clone()).unwrap_or_default(),
+        metrics: published.map(|p| p.metrics.clone()).unwrap_or_default(),
+    }
+}
+
+fn seconds(from: i64, to: i64) -> f64 {
+    (to - from) as f64 / 1000.0
+}

@@ -1,0 +1,616 @@
+//! Drives one run: takes what happens one at a time, journals it, and only then lets anything follow from it.
+//!
+//! Everything the driver starts (offers, merges, deadlines) is derived from the state, never from the
+//! event, so a coordinator that was killed re-derives it from the replayed journal and goes on.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use sheaf_proto::{
+    BlobId,
+    v1::{CancelTask, Task, Verdict, task_update},
+};
+use sheaf_transport::identity::SiteName;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    event::{Delivery, Entry, Event, PhaseSpec},
+    machine::{Admission, Run, Stage, Status},
+    plan::Plan,
+};
+use crate::{
+    clock::Clock,
+    error::Error,
+    fleet::Fleet,
+    store::{Database, blobs::BlobStore},
+    workload::{self, Answers, Context, Workload},
+};
+
+/// Commands waiting for the driver.
+const QUEUE: usize = 256;
+
+/// What the driver works with.
+#[derive(Clone)]
+pub struct DriverParts {
+    /// Journals.
+    pub database: Database,
+    /// Answers and models.
+    pub blobs: BlobStore,
+    /// Connected sites.
+    pub fleet: Arc<Fleet>,
+    /// The time.
+    pub clock: Clock,
+    /// Ends every driver.
+    pub shutdown: CancellationToken,
+}
+
+/// What the rest of the coordinator holds of a run.
+#[derive(Clone)]
+pub struct RunHandle {
+    /// Unique id.
+    pub id: Arc<str>,
+    /// The checked plan.
+    pub plan: Arc<Plan>,
+    commands: mpsc::Sender<Command>,
+    run: Arc<RwLock<Run>>,
+    progress: Arc<RwLock<BTreeMap<SiteName, TaskProgress>>>,
+    changes: watch::Receiver<u64>,
+    blobs: BlobStore,
+}
+
+/// What a site last said about its task; not journalled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskProgress {
+    /// offered, accepted, running, awaiting approval, handed back.
+    pub state: &'static str,
+    /// The site's words.
+    pub reason: String,
+}
+
+enum Command {
+    Happen {
+        event: Event,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    Deliver {
+        site: SiteName,
+        key: String,
+        delivery: Delivery,
+        reply: oneshot::Sender<Result<Admission, Error>>,
+    },
+    Reduced {
+        stage_id: u64,
+        outcome: Result<Event, Error>,
+    },
+    Deadline {
+        stage_id: u64,
+        key: String,
+    },
+    Connected {
+        site: SiteName,
+    },
+    Update {
+        site: SiteName,
+        key: String,
+        state: task_update::State,
+        reason: String,
+    },
+}
+
+impl RunHandle {
+    /// The state now.
+    pub fn run(&self) -> RwLockReadGuard<'_, Run> {
+        self.run.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What sites last said about their tasks.
+    pub fn progress(&self) -> BTreeMap<SiteName, TaskProgress> {
+        self.progress
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Wakes whenever the run or its progress changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Lets an operator's event happen, if the state allows it.
+    pub async fn happen(&self, event: Event) -> Result<(), Error> {
+        self.ask(|reply| Command::Happen { event, reply }).await?
+    }
+
+    /// Takes a site's answer: checks it, journals it, counts it once.
+    pub async fn deliver(
+        &self,
+        site: SiteName,
+        key: String,
+        blob: BlobId,
+        seconds: f64,
+        overhead: u64,
+    ) -> Result<(Verdict, String), Error> {
+        let admission = self.run().admit(&site, &key);
+        let phase = match admission {
+            Admission::Duplicate => return Ok((Verdict::Duplicate, String::new())),
+            Admission::Late(reason) => return Ok((Verdict::Late, reason)),
+            Admission::Accept => self.run().task_for(&site).cloned(),
+        };
+        let Some(phase) = phase else {
+            return Ok((Verdict::Late, "this phase is closed".to_owned()));
+        };
+        if let Err(refusal) = self.check(&phase, blob).await {
+            return match refusal.class {
+                crate::error::Class::Invalid => Ok((Verdict::Refused, refusal.message)),
+                _ => Err(refusal),
+            };
+        }
+        let fetched: u64 = phase.inputs.iter().map(BlobId::size).sum();
+        let delivery = Delivery {
+            blob,
+            bytes_up: blob.size() + overhead,
+            bytes_down: phase.spec.size() + fetched + overhead,
+            seconds: if seconds.is_finite() {
+                seconds.max(0.0)
+            } else {
+                0.0
+            },
+        };
+        let admission = self
+            .ask(|reply| Command::Deliver {
+                site,
+                key,
+                delivery,
+                reply,
+            })
+            .await??;
+        Ok(match admission {
+            Admission::Accept => (Verdict::Accepted, String::new()),
+            Admission::Duplicate => (Verdict::Duplicate, String::new()),
+            Admission::Late(reason) => (Verdict::Late, reason),
+        })
+    }
+
+    async fn check(&self, phase: &PhaseSpec, blob: BlobId) -> Result<(), Error> {
+        if !self.blobs.contains(&blob) {
+            return Err(Error::conflict("the answer is not here yet; upload it first"));
+        }
+        let (plan, blobs, phase) = (Arc::clone(&self.plan), self.blobs.clone(), phase.clone());
+        tokio::task::spawn_blocking(move || {
+            let context = Context {
+                plan: &plan,
+                blobs: &blobs,
+            };
+            workload::named(&plan.run.workload)?.check_result(&context, &phase, &blobs.path(&blob))
+        })
+        .await
+        .map_err(|e| Error::bug(e.to_string()))?
+    }
+
+    /// A site has connected: it is told what it is asked.
+    pub async fn connected(&self, site: SiteName) {
+        self.tell(Command::Connected { site }).await;
+    }
+
+    /// A site says how it is getting on with a task.
+    pub async fn update(&self, site: SiteName, key: String, state: task_update::State, reason: String) {
+        self.tell(Command::Update {
+            site,
+            key,
+            state,
+            reason,
+        })
+        .await;
+    }
+
+    async fn tell(&self, command: Command) {
+        // A driver that has ended (shutdown) has nobody to tell; the agent says it again when it reconnects.
+        let _ = self.commands.send(command).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        let stopping = || Error::transient("the coordinator is stopping; try again");
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+}
+
+/// Starts the driver of a run whose state was just made or replayed.
+pub fn start(
+    parts: DriverParts,
+    id: &str,
+    plan: Arc<Plan>,
+    run: Run,
+) -> Result<(RunHandle, JoinHandle<()>), Error> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let (changed, changes) = watch::channel(0);
+    let handle = RunHandle {
+        id: id.into(),
+        plan: Arc::clone(&plan),
+        commands: sender.clone(),
+        run: Arc::new(RwLock::new(run)),
+        progress: Arc::default(),
+        changes,
+        blobs: parts.blobs.clone(),
+    };
+    let driver = Driver {
+        workload: workload::named(&plan.run.workload)?,
+        handle: handle.clone(),
+        parts,
+        commands: sender,
+        changed,
+        launched: 0,
+    };
+    Ok((handle, tokio::spawn(driver.drive(receiver))))
+}
+
+struct Driver {
+    workload: &'static dyn Workload,
+    handle: RunHandle,
+    parts: DriverParts,
+    commands: mpsc::Sender<Command>,
+    changed: watch::Sender<u64>,
+    /// The stage whose effects have been started.
+    launched: u64,
+}
+
+/// A reply to give once the events it hangs on are on the disk.
+type Reply = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+impl Driver {
+    async fn drive(mut self, mut receiver: mpsc::Receiver<Command>) {
+        self.launch();
+        let mut batch = Vec::with_capacity(QUEUE);
+        let shutdown = self.parts.shutdown.clone();
+        loop {
+            let received = tokio::select! {
+                () = shutdown.cancelled() => return,
+                received = receiver.recv_many(&mut batch, QUEUE) => received,
+            };
+            if received == 0 {
+                return;
+            }
+            self.process(&mut batch).await;
+            self.launch();
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Decides a batch against the live state one command at a time, journals it in one transaction, and
+    /// answers after that. If the journal cannot be written the coordinator stops, since memory is then ahead
+    /// of the disk.
+    async fn process(&mut self, batch: &mut Vec<Command>) {
+        let mut entries = Vec::new();
+        let mut replies: Vec<Reply> = Vec::new();
+        for command in batch.drain(..) {
+            self.decide(command, &mut entries, &mut replies);
+        }
+        let written = if entries.is_empty() {
+            Ok(())
+        } else {
+            let id = Arc::clone(&self.handle.id);
+            self.parts
+                .database
+                .run(move |database| database.append(&id, &entries))
+                .await
+        };
+        if let Err(error) = &written {
+            tracing::error!(run = %self.handle.id, "the journal cannot be written, stopping: {error}");
+            self.parts.shutdown.cancel();
+        }
+        for reply in replies {
+            reply(match &written {
+                Ok(()) => Ok(()),
+                Err(e) => Err(Error {
+                    class: e.class,
+                    message: e.message.clone(),
+                }),
+            });
+        }
+    }
+
+    fn decide(&mut self, command: Command, entries: &mut Vec<Entry>, replies: &mut Vec<Reply>) {
+        match command {
+            Command::Happen { event, reply } => match self.allowed(&event) {
+                Ok(()) => {
+                    self.record(event, entries);
+                    replies.push(Box::new(move |written| drop(reply.send(written))));
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Command::Deliver {
+                site,
+                key,
+                delivery,
+                reply,
+            } => {
+                let admission = self.handle.run().admit(&site, &key);
+                if admission == Admission::Accept {
+                    self.note(&site, "delivered", String::new());
+                    self.record(Event::Delivered { site, key, delivery }, entries);
+                }
+                replies.push(Box::new(move |written| {
+                    drop(reply.send(written.map(|()| admission)))
+                }));
+            }
+            Command::Reduced { stage_id, outcome } => {
+                if self.handle.run().stage_id == stage_id {
+                    let event = outcome.unwrap_or_else(|e| Event::Failed { reason: e.message });
+                    self.record(event, entries);
+                }
+            }
+            Command::Deadline { stage_id, key } => {
+                if self.handle.run().stage_id == stage_id {
+                    self.record(Event::DeadlinePassed { key }, entries);
+                }
+            }
+            Command::Connected { site } => self.offer(&site),
+            Command::Update {
+                site,
+                key,
+                state,
+                reason,
+            } => self.hear(site, &key, state, reason, entries),
+        }
+    }
+
+    fn hear(
+        &mut self,
+        site: SiteName,
+        key: &str,
+        state: task_update::State,
+        reason: String,
+        entries: &mut Vec<Entry>,
+    ) {
+        use task_update::State;
+        if self
+            .handle
+            .run()
+            .task_for(&site)
+            .is_none_or(|phase| phase.key != key)
+        {
+            return;
+        }
+        match state {
+            State::Unspecified => {}
+            State::Accepted => self.note(&site, "accepted", reason),
+            State::AwaitingApproval => self.note(&site, "awaiting approval", reason),
+            State::Running => self.note(&site, "running", reason),
+            State::HandedBack => self.note(&site, "handed back", reason),
+            State::Declined | State::Failed => {
+                self.note(&site, "declined", reason.clone());
+                self.record(Event::Declined { site, reason }, entries);
+            }
+        }
+    }
+
+    fn allowed(&self, event: &Event) -> Result<(), Error> {
+        let run = self.handle.run();
+        match event {
+            Event::Aborted if run.status != Status::Running => Err(Error::conflict(
+                "the run is not running; there is nothing to abort",
+            )),
+            Event::Resumed => match run.status {
+                Status::Failed(_) | Status::Aborted => Ok(()),
+                Status::Running => Err(Error::conflict("the run is running already")),
+                Status::Done => Err(Error::conflict("the run is done; see `sheaf run report`")),
+            },
+            Event::Withdrawn { site } => run.can_withdraw(site),
+            Event::Added { site } => run.can_add(site),
+            _ => Ok(()),
+        }
+    }
+
+    fn record(&mut self, event: Event, entries: &mut Vec<Entry>) {
+        let mut run = self.handle.run.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = Entry {
+            seq: run.events,
+            at: self.parts.clock.now_ms(),
+            event,
+        };
+        tracing::debug!(run = %self.handle.id, seq = entry.seq, event = ?entry.event);
+        let open = run.awaited();
+        let key = match &run.stage {
+            Stage::Collecting(phase) => phase.key.clone(),
+            _ => String::new(),
+        };
+        run.apply(&entry);
+        // Whoever was asked and is not asked any more is told to stop.
+        let gone: Vec<_> = if matches!(entry.event, Event::Delivered { .. }) {
+            Vec::new()
+        } else {
+            open.into_iter()
+                .filter(|site| run.task_for(site).is_none_or(|phase| phase.key != key))
+                .collect()
+        };
+        let reason = match &run.status {
+            Status::Aborted => "the operator aborted the run".to_owned(),
+            Status::Failed(reason) => reason.clone(),
+            _ => "the run went on".to_owned(),
+        };
+        drop(run);
+        for site in gone {
+            let cancel = CancelTask {
+                run_id: self.handle.id.to_string(),
+                key: key.clone(),
+                reason: reason.clone(),
+            };
+            self.parts.fleet.cancel(&site, cancel);
+        }
+        entries.push(entry);
+    }
+
+    fn note(&self, site: &SiteName, state: &'static str, reason: String) {
+        let mut progress = self
+            .handle
+            .progress
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        progress.insert(site.clone(), TaskProgress { state, reason });
+    }
+
+    /// Starts what the present stage calls for, once a stage.
+    fn launch(&mut self) {
+        let (stage, status, stage_id) = {
+            let run = self.handle.run();
+            (run.stage.clone(), run.status.clone(), run.stage_id)
+        };
+        if stage_id == self.launched {
+            return;
+        }
+        self.launched = stage_id;
+        match status {
+            Status::Running => {}
+            Status::Done => return self.forget_withdrawn(),
+            _ => return,
+        }
+        match stage {
+            Stage::Deciding => self.work(stage_id, Job::Decide),
+            Stage::Reducing(phase) => self.work(stage_id, Job::Reduce(phase)),
+            Stage::Publishing => self.work(stage_id, Job::Publish),
+            Stage::Collecting(phase) => {
+                self.handle
+                    .progress
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clear();
+                let awaited = self.handle.run().awaited();
+                for site in awaited {
+                    self.offer(&site);
+                }
+                self.arm(stage_id, phase.key);
+            }
+        }
+    }
+
+    fn arm(&self, stage_id: u64, key: String) {
+        let (commands, deadline): (_, Duration) = (self.commands.clone(), self.handle.plan.run.deadline);
+        let shutdown = self.parts.shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(deadline) => drop(commands.send(Command::Deadline { stage_id, key }).await),
+            }
+        });
+    }
+
+    fn offer(&self, site: &SiteName) {
+        let task = {
+            let run = self.handle.run();
+            let Some(phase) = run.task_for(site) else { return };
+            Task {
+                run_id: self.handle.id.to_string(),
+                run_name: run.name.clone(),
+                key: phase.key.clone(),
+                workload: run.workload.clone(),
+                phase: phase.name.clone(),
+                dataset: self.handle.plan.run.dataset.clone(),
+                cohort: run.members_in().count() as u32,
+                spec: Some(phase.spec.to_wire()),
+                inputs: phase.inputs.iter().map(|input| input.to_wire()).collect(),
+                releases: phase.releases.clone(),
+                max_result_bytes: phase.max_result_bytes,
+                version: run.version,
+            }
+        };
+        if self.parts.fleet.offer(site, task) {
+            self.note(site, "offered", String::new());
+        }
+    }
+
+    fn work(&self, stage_id: u64, job: Job) {
+        let (workload, handle, commands) = (self.workload, self.handle.clone(), self.commands.clone());
+        tokio::task::spawn_blocking(move || {
+            let outcome = job.run(workload, &handle);
+            // Fails only when the driver has ended; the journal makes the next one do it again.
+            drop(commands.blocking_send(Command::Reduced { stage_id, outcome }));
+        });
+    }
+
+    /// After a version without them is out, the contributions of withdrawn sites are deleted.
+    fn forget_withdrawn(&self) {
+        let (database, blobs, id) = (
+            self.parts.database.clone(),
+            self.parts.blobs.clone(),
+            Arc::clone(&self.handle.id),
+        );
+        let keep: Vec<BlobId> = self
+            .handle
+            .run()
+            .deliveries
+            .values()
+            .flat_map(|answers| answers.values().map(|d| d.blob))
+            .collect();
+        tokio::spawn(async move {
+            let journal = database.run(move |database| database.journal(&id)).await;
+            let delivered = journal
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|entry| match entry.event {
+                    Event::Delivered { delivery, .. } => Some(delivery.blob),
+                    _ => None,
+                });
+            for blob in delivered.filter(|blob| !keep.contains(blob)) {
+                if let Err(error) = blobs.delete(&blob).await {
+                    tracing::warn!("a withdrawn contribution is still on the disk: {error}");
+                }
+            }
+        });
+    }
+}
+
+/// Work of a workload, on a blocking thread.
+enum Job {
+    Decide,
+    Reduce(PhaseSpec),
+    Publish,
+}
+
+impl Job {
+    fn run(self, workload: &dyn Workload, handle: &RunHandle) -> Result<Event, Error> {
+        let context = Context {
+            plan: &handle.plan,
+            blobs: &handle.blobs,
+        };
+        let outputs = handle.run().outputs.clone();
+        match self {
+            Self::Decide => Ok(Event::Decided {
+                next: workload.next(&context, &outputs)?,
+            }),
+            Self::Reduce(phase) => {
+                let (contributions, previous) = {
+                    let run = handle.run();
+                    (
+                        run.contributions(&phase.key),
+                        run.archive.get(&phase.key).cloned(),
+                    )
+                };
+                let answers = Answers {
+                    phase: &phase,
+                    contributions: &contributions,
+                    outputs: &outputs,
+                    previous: previous.as_ref(),
+                };
+                let document = workload.reduce(&context, &answers)?;
+                Ok(Event::Reduced {
+                    key: phase.key.clone(),
+                    output: handle.blobs.put(&document)?,
+                })
+            }
+            Self::Publish => {
+                let publication = workload.publish(&context, &outputs)?;
+                Ok(Event::Published {
+                    publication: handle.blobs.put(&serde_json::to_vec(&publication)?)?,
+                })
+            }
+        }
+    }
+}

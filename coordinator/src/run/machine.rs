@@ -1,0 +1,537 @@
+//! The run machine: `apply` folds an event into the state, `admit` and the `can_*` functions say which events
+//! may happen. All of it is pure: no clock, no disk, no network.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sheaf_proto::BlobId;
+use sheaf_transport::identity::SiteName;
+
+use super::event::{Delivery, Entry, Event, Next, PhaseOutput, PhaseSpec};
+use crate::error::Error;
+
+/// Where a run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Working.
+    Running,
+    /// The model is published.
+    Done,
+    /// Stopped, with the reason; can be resumed.
+    Failed(String),
+    /// Stopped by the operator; can be resumed.
+    Aborted,
+}
+
+/// What a running run does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stage {
+    /// The workload decides what comes next.
+    Deciding,
+    /// Waiting for answers.
+    Collecting(PhaseSpec),
+    /// Merging answers.
+    Reducing(PhaseSpec),
+    /// Writing the publication.
+    Publishing,
+}
+
+/// A site's part in a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    /// Takes part.
+    In,
+    /// Refused, in its own words.
+    Declined(String),
+    /// Did not answer in time.
+    Dropped(String),
+    /// Taken out by the operator.
+    Withdrawn,
+}
+
+/// Time spent on a phase.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseSpan {
+    /// The phase's name.
+    pub name: String,
+    /// The phase's key.
+    pub key: String,
+    /// Unix milliseconds.
+    pub opened_at: i64,
+    /// Unix milliseconds; none while it is open.
+    pub closed_at: Option<i64>,
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// New and wanted.
+    Accept,
+    /// Counted already.
+    Duplicate,
+    /// Not wanted any more, with the reason.
+    Late(String),
+}
+
+/// The state of a run: the fold of its journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// For people.
+    pub name: String,
+    /// Workload.
+    pub workload: String,
+    /// SHA-256 of the plan's text.
+    pub plan_sha256: String,
+    /// Smallest number of sites to go on with.
+    pub quorum: usize,
+    /// Where it stands.
+    pub status: Status,
+    /// What it does while it is running.
+    pub stage: Stage,
+    /// 1, then one more with every withdrawal or addition.
+    pub version: u32,
+    /// Everyone invited.
+    pub members: BTreeMap<SiteName, Membership>,
+    /// Finished phases of this version.
+    pub outputs: Vec<PhaseOutput>,
+    /// The last output under each key, of any version: what incremental merges start from.
+    pub archive: BTreeMap<String, PhaseOutput>,
+    /// Answers by task key and site.
+    pub deliveries: BTreeMap<String, BTreeMap<SiteName, Delivery>>,
+    /// Members of the open phase that have not answered.
+    pub outstanding: usize,
+    /// Members that will not answer the open phase, which does without them.
+    pub excused: BTreeSet<SiteName>,
+    /// Time by phase, of this version.
+    pub spans: Vec<PhaseSpan>,
+    /// Publication documents by version.
+    pub publications: BTreeMap<u32, BlobId>,
+    /// When this version began, Unix milliseconds.
+    pub started_at: i64,
+    /// When this version was published, Unix milliseconds.
+    pub finished_at: Option<i64>,
+    /// Number of events folded in: the next sequence number.
+    pub events: i64,
+    /// Grows whenever the stage or status changes: what effects are launched once per.
+    pub stage_id: u64,
+}
+
+impl Run {
+    /// Folds a journal.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Corrupt`] when it does not begin with a submission or has a gap.
+    pub fn replay(entries: &[Entry]) -> Result<Self, Error> {
+        let mut entries = entries.iter();
+        let first = entries
+            .next()
+            .ok_or_else(|| Error::corrupt("the journal is empty"))?;
+        let mut run = Self::submitted(first)?;
+        for entry in entries {
+            if entry.seq != run.events {
+                return Err(Error::corrupt(format!(
+                    "the journal has a gap: event {} follows {}",
+                    entry.seq,
+                    run.events - 1
+                )));
+            }
+            run.apply(entry);
+        }
+        Ok(run)
+    }
+
+    fn submitted(entry: &Entry) -> Result<Self, Error> {
+        let Event::Submitted {
+            name,
+            workload,
+            plan_sha256,
+            sites,
+            quorum,
+        } = &entry.event
+        else {
+            return Err(Error::corrupt("the journal does not begin with the submission"));
+        };
+        Ok(Self {
+            name: name.clone(),
+            workload: workload.clone(),
+            plan_sha256: plan_sha256.clone(),
+            quorum: *quorum,
+            status: Status::Running,
+            stage: Stage::Deciding,
+            version: 1,
+            members: sites.iter().map(|site| (site.clone(), Membership::In)).collect(),
+            outputs: Vec::new(),
+            archive: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            outstanding: 0,
+            excused: BTreeSet::new(),
+            spans: Vec::new(),
+            publications: BTreeMap::new(),
+            started_at: entry.at,
+            finished_at: None,
+            events: 1,
+            stage_id: 1,
+        })
+    }
+
+    /// Folds one event in. Events that do not fit the state (a reduction of a phase that is over, say) change
+    /// nothing but the count, so that a journal always replays.
+    pub fn apply(&mut self, entry: &Entry) {
+        self.events += 1;
+        match &entry.event {
+            Event::Submitted { .. } => {}
+            Event::Decided { next } => self.decided(next, entry.at),
+            Event::Delivered { site, key, delivery } => self.delivered(site, key, delivery, entry.at),
+            Event::Declined { site, reason } => {
+                self.leave(site, Membership::Declined(reason.clone()), entry.at);
+            }
+            Event::DeadlinePassed { key } => self.deadline(key, entry.at),
+            Event::Reduced { key, output } => self.reduced(key, output),
+            Event::Published { publication } => self.published(publication, entry.at),
+            Event::Failed { reason } => self.stop(Status::Failed(reason.clone())),
+            Event::Aborted => self.stop(Status::Aborted),
+            Event::Resumed => self.resume(entry.at),
+            Event::Withdrawn { site } => {
+                self.set_member(site, Membership::Withdrawn);
+                for answers in self.deliveries.values_mut() {
+                    answers.remove(site);
+                }
+                self.begin_version(entry.at);
+            }
+            Event::Added { site } => {
+                self.set_member(site, Membership::In);
+                self.begin_version(entry.at);
+            }
+        }
+    }
+
+    /// Sites that take part.
+    pub fn members_in(&self) -> impl Iterator<Item = &SiteName> {
+        self.members
+            .iter()
+            .filter(|(_, m)| **m == Membership::In)
+            .map(|(site, _)| site)
+    }
+
+    /// Members that still owe an answer to the open phase.
+    pub fn awaited(&self) -> Vec<SiteName> {
+        match (&self.status, &self.stage) {
+            (Status::Running, Stage::Collecting(phase)) => {
+                let answered = self.deliveries.get(&phase.key);
+                self.members_in()
+                    .filter(|site| !answered.is_some_and(|a| a.contains_key(*site)))
+                    .filter(|site| !self.excused.contains(*site))
+                    .cloned()
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The task a site is asked to do now, if any.
+    pub fn task_for(&self, site: &SiteName) -> Option<&PhaseSpec> {
+        match (&self.status, &self.stage, self.members.get(site)) {
+            (Status::Running, Stage::Collecting(phase), Some(Membership::In)) => {
+                let answered = self
+                    .deliveries
+                    .get(&phase.key)
+                    .is_some_and(|a| a.contains_key(site));
+                (!answered && !self.excused.contains(site)).then_some(phase)
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers of members to a task, in order of site name.
+    pub fn contributions(&self, key: &str) -> Vec<(SiteName, BlobId)> {
+        let answers = self.deliveries.get(key);
+        self.members_in()
+            .filter_map(|site| Some((site.clone(), answers?.get(site)?.blob)))
+            .collect()
+    }
+
+    /// What to do with an answer.
+    pub fn admit(&self, site: &SiteName, key: &str) -> Admission {
+        let late = |reason: &str| Admission::Late(reason.to_owned());
+        if self
+            .deliveries
+            .get(key)
+            .is_some_and(|answers| answers.contains_key(site))
+        {
+            return Admission::Duplicate;
+        }
+        match (&self.status, self.members.get(site)) {
+            (_, None) => return late("this site is not part of the run"),
+            (_, Some(Membership::Declined(_) | Membership::Dropped(_))) => {
+                return late(
+                    "the run went on without this site; the operator can take it in with `sheaf run add`",
+                );
+            }
+            (_, Some(Membership::Withdrawn)) => return late("this site was withdrawn from the run"),
+            (Status::Running, Some(Membership::In)) => {}
+            _ => return late("the run is over"),
+        }
+        match &self.stage {
+            Stage::Collecting(phase) if phase.key == key => Admission::Accept,
+            _ => late("this phase is closed"),
+        }
+    }
+
+    /// Whether the operator may take a site out now.
+    pub fn can_withdraw(&self, site: &SiteName) -> Result<(), Error> {
+        match self.members.get(site) {
+            None => Err(Error::not_found(format!("site `{site}` is not part of this run"))),
+            Some(Membership::Withdrawn) => {
+                Err(Error::conflict(format!("site `{site}` is withdrawn already")))
+            }
+            Some(_) if self.members_in().filter(|other| *other != site).count() == 0 => Err(Error::conflict(
+                "no site would be left; to give the run up, abort it",
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether the operator may take a site in now.
+    pub fn can_add(&self, site: &SiteName) -> Result<(), Error> {
+        match self.members.get(site) {
+            Some(Membership::In) => Err(Error::conflict(format!("site `{site}` takes part already"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_member(&mut self, site: &SiteName, membership: Membership) {
+        self.members.insert(site.clone(), membership);
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.stage_id += 1;
+    }
+
+    fn stop(&mut self, status: Status) {
+        self.status = status;
+        self.stage_id += 1;
+    }
+
+    fn begin_version(&mut self, at: i64) {
+        self.version += 1;
+        self.started_at = at;
+        self.restart(at);
+        self.spans.clear();
+    }
+
+    /// Back to the first decision; everything delivered stays.
+    fn restart(&mut self, at: i64) {
+        self.close_span(at);
+        self.status = Status::Running;
+        self.finished_at = None;
+        self.outputs.clear();
+        self.enter(Stage::Deciding);
+    }
+
+    fn resume(&mut self, at: i64) {
+        for membership in self.members.values_mut() {
+            if matches!(membership, Membership::Dropped(_) | Membership::Declined(_)) {
+                *membership = Membership::In;
+            }
+        }
+        self.restart(at);
+    }
+
+    fn decided(&mut self, next: &Next, at: i64) {
+        if self.status != Status::Running || self.stage != Stage::Deciding {
+            return;
+        }
+        match next {
+            Next::Publish => self.enter(Stage::Publishing),
+            Next::Collect(phase) => {
+                self.spans.push(PhaseSpan {
+                    name: phase.name.clone(),
+                    key: phase.key.clone(),
+                    opened_at: at,
+                    closed_at: None,
+                });
+                self.enter(Stage::Collecting(phase.clone()));
+                self.excused.clear();
+                self.outstanding = self.awaited().len();
+                self.close_if_complete(at);
+            }
+        }
+    }
+
+    fn delivered(&mut self, site: &SiteName, key: &str, delivery: &Delivery, at: i64) {
+        if self.admit(site, key) != Admission::Accept {
+            return;
+        }
+        self.deliveries
+            .entry(key.to_owned())
+            .or_default()
+            .insert(site.clone(), delivery.clone());
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.close_if_complete(at);
+    }
+
+    fn leave(&mut self, site: &SiteName, how: Membership, at: i64) {
+        if self.members.get(site) != Some(&Membership::In) || self.status != Status::Running {
+            return;
+        }
+        let (counted, defines_model) = match &self.stage {
+            Stage::Collecting(phase) => (
+                self.deliveries
+                    .get(&phase.key)
+                    .is_some_and(|a| a.contains_key(site)),
+                phase.defines_model,
+            ),
+            // Merging is under way: what was delivered stays in.
+            _ => return,
+        };
+        if counted {
+            return;
+        }
+        if !defines_model {
+            // The model stands without this answer; the site stays a member whose answer is missing.
+            if self.excused.insert(site.clone()) {
+                self.outstanding = self.outstanding.saturating_sub(1);
+                self.close_if_complete(at);
+            }
+            return;
+        }
+        self.set_member(site, how);
+        self.outstanding = self.outstanding.saturating_sub(1);
+        if self.members_in().count() < self.quorum {
+            self.fail_below_quorum(at);
+        } else if self.outputs.iter().any(|output| output.members.contains(site)) {
+            // What was decided from its earlier answers is decided anew without them.
+            self.restart(at);
+        } else {
+            self.close_if_complete(at);
+        }
+    }
+
+    fn deadline(&mut self, key: &str, at: i64) {
+        let Stage::Collecting(phase) = &self.stage else {
+            return;
+        };
+        if self.status != Status::Running || phase.key != key {
+            return;
+        }
+        let (name, defines_model) = (phase.name.clone(), phase.defines_model);
+        let missing = self.awaited();
+        if !defines_model {
+            self.reduce(at);
+            return;
+        }
+        let present = self.members_in().count() - missing.len();
+        if present < self.quorum {
+            let names: Vec<_> = missing.iter().map(SiteName::as_str).collect();
+            self.close_span(at);
+            self.stop(Status::Failed(format!(
+                "phase {name}: {present} of {} sites answered by the deadline and {} are needed; missing: {}. \
+                 Start it again with `sheaf run resume` when they are back, or submit with a smaller quorum",
+                present + missing.len(),
+                self.quorum,
+                abbreviate(&names),
+            )));
+            return;
+        }
+        let had_part = missing
+            .iter()
+            .any(|s| self.outputs.iter().any(|o| o.members.contains(s)));
+        for site in missing {
+            self.set_member(
+                &site,
+                Membership::Dropped(format!("no answer to phase {name} by the deadline")),
+            );
+        }
+        self.outstanding = 0;
+        if had_part {
+            self.restart(at)
+        } else {
+            self.close_if_complete(at)
+        }
+    }
+
+    fn close_if_complete(&mut self, at: i64) {
+        if self.outstanding == 0
+            && matches!(self.stage, Stage::Collecting(_))
+            && self.status == Status::Running
+        {
+            self.reduce(at);
+        }
+    }
+
+    fn reduce(&mut self, at: i64) {
+        if let Stage::Collecting(phase) = &self.stage {
+            let phase = phase.clone();
+            self.close_span(at);
+            self.enter(Stage::Reducing(phase));
+        }
+    }
+
+    fn reduced(&mut self, key: &str, output: &BlobId) {
+        let Stage::Reducing(phase) = &self.stage else {
+            return;
+        };
+        if self.status != Status::Running || phase.key != key {
+            return;
+        }
+        let output = PhaseOutput {
+            name: phase.name.clone(),
+            key: key.to_owned(),
+            output: *output,
+            members: self
+                .contributions(key)
+                .into_iter()
+                .map(|(site, _)| site)
+                .collect(),
+        };
+        self.archive.insert(key.to_owned(), output.clone());
+        self.outputs.push(output);
+        self.enter(Stage::Deciding);
+    }
+
+    fn published(&mut self, publication: &BlobId, at: i64) {
+        if self.status == Status::Running && self.stage == Stage::Publishing {
+            self.publications.insert(self.version, *publication);
+            self.finished_at = Some(at);
+            self.stop(Status::Done);
+        }
+    }
+
+    fn fail_below_quorum(&mut self, at: i64) {
+        let gone: Vec<_> = self
+            .members
+            .iter()
+            .filter_map(|(site, m)| match m {
+                Membership::Declined(reason) | Membership::Dropped(reason) => {
+                    Some(format!("{site}: {reason}"))
+                }
+                _ => None,
+            })
+            .collect();
+        self.close_span(at);
+        let names: Vec<_> = gone.iter().map(String::as_str).collect();
+        self.stop(Status::Failed(format!(
+            "{} sites are left and {} are needed. {}",
+            self.members_in().count(),
+            self.quorum,
+            abbreviate(&names),
+        )));
+    }
+
+    fn close_span(&mut self, at: i64) {
+        if let Some(span) = self.spans.last_mut()
+            && span.closed_at.is_none()
+        {
+            span.closed_at = Some(at);
+        }
+    }
+}
+
+/// The first few of many names.
+fn abbreviate(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    match names.len() {
+        0..=SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+    }
+}

@@ -1,0 +1,288 @@
+//! Plans: what an operator writes to start a run. TOML, unknown keys refused, checked as a whole before
+//! anything happens.
+
+use std::{path::Path, time::Duration};
+
+use serde::Deserialize;
+use sheaf_data::{Partition, Schema, Source};
+use sheaf_transport::{digest::sha256_hex, identity::SiteName};
+
+use crate::{error::Error, workload};
+
+/// A checked plan.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What to run, with whom.
+    pub run: RunSection,
+    /// Where the records are, for a simulation or a central test set; agents have their own sources.
+    pub data: Option<Source>,
+    /// How records are to be read, at every site alike.
+    pub schema: Schema,
+    /// How a simulation spreads the records.
+    pub partition: Option<Partition>,
+    /// What is measured.
+    pub evaluate: EvaluateSection,
+    /// How a simulation is run.
+    pub simulate: SimulateSection,
+    /// The table named like the workload.
+    pub options: toml::Table,
+    /// The text it was read from.
+    pub text: String,
+}
+
+/// `[run]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSection {
+    /// For people; also the beginning of the run's id.
+    pub name: String,
+    /// Which workload: "afl".
+    pub workload: String,
+    /// The data set's name in the agents' configuration.
+    #[serde(default = "default_dataset")]
+    pub dataset: String,
+    /// Sites to invite; all enrolled ones when absent.
+    #[serde(default)]
+    pub sites: Option<Vec<SiteName>>,
+    /// Go on with this many sites at a phase's deadline; all invited ones when absent.
+    #[serde(default)]
+    pub quorum: Option<usize>,
+    /// How long a phase may wait for answers.
+    #[serde(default = "default_deadline", deserialize_with = "duration")]
+    pub deadline: Duration,
+}
+
+/// `[evaluate]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateSection {
+    /// Train a model at each site on its own rows alone, to compare with.
+    #[serde(default = "yes")]
+    pub local_baseline: bool,
+    /// With a central test set: how many sites' local models are measured (the first so many of a seeded
+    /// draw when there are more).
+    #[serde(default = "default_local_sites")]
+    pub local_sites: usize,
+}
+
+/// `[simulate]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SimulateSection {
+    /// "process" or "inline"; by the number of sites when absent.
+    #[serde(default)]
+    pub agents: Option<AgentKind>,
+}
+
+/// What an agent of a simulation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentKind {
+    /// A process of its own.
+    Process,
+    /// A task of the simulator, over the same services.
+    Inline,
+}
+
+impl Default for EvaluateSection {
+    fn default() -> Self {
+        Self {
+            local_baseline: true,
+            local_sites: default_local_sites(),
+        }
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+
+fn default_dataset() -> String {
+    "data".to_owned()
+}
+
+const fn default_deadline() -> Duration {
+    Duration::from_secs(3600)
+}
+
+const fn default_local_sites() -> usize {
+    32
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+const SECTIONS: [&str; 6] = ["run", "data", "schema", "partition", "evaluate", "simulate"];
+
+impl Plan {
+    /// Reads and checks a plan's text.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Invalid`] with the place and the cause.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut table: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| Error::invalid(format!("the plan is not TOML: {e}")))?;
+        let run: RunSection = section(&mut table, "run")?
+            .ok_or_else(|| Error::invalid("the plan has no [run] section; it needs name and workload"))?;
+        let plan = Self {
+            data: section(&mut table, "data")?,
+            schema: section(&mut table, "schema")?.unwrap_or_default(),
+            partition: section(&mut table, "partition")?,
+            evaluate: section(&mut table, "evaluate")?.unwrap_or_default(),
+            simulate: section(&mut table, "simulate")?.unwrap_or_default(),
+            options: section(&mut table, &run.workload)?.unwrap_or_default(),
+            run,
+            text: text.to_owned(),
+        };
+        if let Some(unknown) = table.keys().next() {
+            return Err(Error::invalid(format!(
+                "the plan has an unknown section [{unknown}]; known are {} and [{}]",
+                SECTIONS.map(|s| format!("[{s}]")).join(", "),
+                plan.run.workload,
+            )));
+        }
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let run = &self.run;
+        if run.name.is_empty() || run.name.len() > 100 || run.name.chars().any(char::is_control) {
+            return Err(Error::invalid(
+                "[run] name must have 1 to 100 printable characters",
+            ));
+        }
+        if run.quorum == Some(0) {
+            return Err(Error::invalid("[run] quorum must be at least 1"));
+        }
+        if let (Some(sites), Some(quorum)) = (&run.sites, run.quorum)
+            && quorum > sites.len()
+        {
+            return Err(Error::invalid(format!(
+                "[run] quorum is {quorum}, but only {} sites are invited",
+                sites.len()
+            )));
+        }
+        self.schema
+            .validate()
+            .map_err(|e| Error::invalid(format!("[schema] {e}")))?;
+        workload::named(&run.workload)?.check_plan(self)
+    }
+
+    /// SHA-256 of the text, 64 hexadecimal digits.
+    pub fn sha256(&self) -> String {
+        sha256_hex(self.text.as_bytes())
+    }
+
+    /// Makes relative paths of the data relative to `folder`, the plan's own.
+    pub fn resolve_paths(&mut self, folder: &Path) {
+        if let Some(data) = &mut self.data {
+            data.resolve_paths(folder);
+        }
+    }
+
+    /// Applies `key.path=value` overrides to a plan's text and gives back the new text. A value is TOML if
+    /// it reads as TOML, else a string: `--set partition.kind=iid` needs no quotes.
+    pub fn with_overrides(text: &str, overrides: &[String]) -> Result<String, Error> {
+        if overrides.is_empty() {
+            return Ok(text.to_owned());
+        }
+        let mut table: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| Error::invalid(format!("the plan is not TOML: {e}")))?;
+        for one in overrides {
+            let (path, value) = one
+                .split_once('=')
+                .ok_or_else(|| Error::invalid(format!("`--set {one}`: write section.key=value")))?;
+            let value = value.trim();
+            let value = format!("v = {value}")
+                .parse::<toml::Table>()
+                .ok()
+                .and_then(|mut t| t.remove("v"))
+                .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+            let mut keys: Vec<_> = path.trim().split('.').collect();
+            let last = keys
+                .pop()
+                .filter(|k| !k.is_empty())
+                .ok_or_else(|| Error::invalid(format!("`--set {one}`: no key")))?;
+            let mut at = &mut table;
+            for key in keys {
+                at = at
+                    .entry(key)
+                    .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+                    .as_table_mut()
+                    .ok_or_else(|| Error::invalid(format!("`--set {one}`: {key} is not a section")))?;
+            }
+            // A partition of another kind takes other keys: those of the old kind go.
+            if last == "kind" && at.get("kind") != Some(&value) && path.trim() == "partition.kind" {
+                at.retain(|key, _| key == "sites" || key == "seed");
+            }
+            at.insert(last.to_owned(), value);
+        }
+        toml::to_string(&table).map_err(|e| Error::invalid(e.to_string()))
+    }
+}
+
+fn section<T: serde::de::DeserializeOwned>(table: &mut toml::Table, name: &str) -> Result<Option<T>, Error> {
+    table
+        .remove(name)
+        .map(|value| {
+            value
+                .try_into()
+                .map_err(|e: toml::de::Error| Error::invalid(format!("[{name}] {}", e.message())))
+        })
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: &str = "[run]\nname = 'x'\nworkload = 'afl'\n[partition]\nkind = 'dirichlet'\nsites = 3\nalpha = 0.1\nseed = 1\n[afl]\nlambda = 1.0\n";
+
+    #[test]
+    fn a_plan_says_what_is_wrong_with_it() {
+        assert!(Plan::parse(PLAN).is_ok());
+        for (text, part) in [
+            ("", "[run]"),
+            ("[run]\nname='x'", "workload"),
+            ("[run]\nname='x'\nworkload='nope'", "nope"),
+            ("[run]\nname='x'\nworkload='afl'\nquorum=0", "quorum"),
+            ("[run]\nname='x'\nworkload='afl'\ncolour=1", "colour"),
+            ("[run]\nname='x'\nworkload='afl'\n[afl]\nlamda=1", "lamda"),
+            ("[run]\nname='x'\nworkload='afl'\n[alf]\nlambda=1", "[alf]"),
+            ("[run]\nname='x'\nworkload='afl'\n[afl]\nlambda=-1.0", "lambda"),
+            ("[run]\nname='x'\nworkload='afl'\nsites=['a']\nquorum=2", "quorum"),
+            ("[run]\nname='x'\nworkload='afl'\ndeadline='soon'", "[run]"),
+            ("[run", "TOML"),
+        ] {
+            let error = Plan::parse(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn overrides_set_any_key() {
+        let set = |parts: &[&str]| {
+            let parts: Vec<_> = parts.iter().map(|p| (*p).to_owned()).collect();
+            Plan::with_overrides(PLAN, &parts)
+        };
+        let text = set(&[
+            "partition.sites=1000",
+            "partition.kind=iid",
+            "evaluate.local_baseline=false",
+        ])
+        .unwrap();
+        let plan = Plan::parse(&text).unwrap();
+        assert!(matches!(
+            plan.partition,
+            Some(Partition::Iid { sites: 1000, seed: 1 })
+        ));
+        assert!(!plan.evaluate.local_baseline);
+        assert!(set(&["partition"]).is_err());
+        assert!(set(&["run.name.x=1"]).is_err());
+    }
+}

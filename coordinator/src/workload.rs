@@ -1,0 +1,116 @@
+//! Workloads: what a run asks of its sites and what it makes of the answers. A new one is a file here, one in
+//! the agent, its documents in `sheaf-proto`, and a line in [`named`]; nothing else knows workloads by name.
+
+pub mod afl;
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sheaf_proto::BlobId;
+use sheaf_transport::{digest::sha256_hex, identity::SiteName};
+
+use crate::{
+    error::Error,
+    report::{LocalScores, Scores, SiteMetrics},
+    run::{
+        event::{Next, PhaseOutput, PhaseSpec},
+        plan::Plan,
+    },
+    store::blobs::BlobStore,
+};
+
+/// What a workload may use: the plan, the blobs, and nothing of the run's state but what it is handed.
+pub struct Context<'a> {
+    /// The checked plan.
+    pub plan: &'a Plan,
+    /// The coordinator's blobs.
+    pub blobs: &'a BlobStore,
+}
+
+/// The answers to one phase and what may be reused.
+pub struct Answers<'a> {
+    /// The question.
+    pub phase: &'a PhaseSpec,
+    /// Answers of every member, by site name.
+    pub contributions: &'a [(SiteName, BlobId)],
+    /// Finished phases before this one.
+    pub outputs: &'a [PhaseOutput],
+    /// What the same question gave for another set of members.
+    pub previous: Option<&'a PhaseOutput>,
+}
+
+/// The coordinator's side of a workload. All methods block and are called on blocking threads.
+pub trait Workload: Send + Sync {
+    /// Refuses a plan whose options cannot be meant.
+    fn check_plan(&self, plan: &Plan) -> Result<(), Error>;
+
+    /// What to do after these finished phases. Equal outputs must give the same answer, to the byte.
+    fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error>;
+
+    /// Refuses an answer that cannot be, before anything changes.
+    fn check_result(&self, context: &Context<'_>, phase: &PhaseSpec, answer: &Path) -> Result<(), Error>;
+
+    /// Makes one document of all answers. The order of contributions must not matter.
+    fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error>;
+
+    /// The model and its figures.
+    fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error>;
+}
+
+/// What a finished run consists of; stored as a JSON blob.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Publication {
+    /// `model.safetensors`.
+    pub model: BlobId,
+    /// `model.json`.
+    pub card: BlobId,
+    /// Hash of the weights.
+    pub weight_sha256: String,
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Feature dimension.
+    pub dim: usize,
+    /// The federated model on the sites' test rows.
+    pub test: Option<Scores>,
+    /// The sites' own models.
+    pub local: Option<LocalScores>,
+    /// By site.
+    pub sites: BTreeMap<SiteName, SitePublication>,
+    /// What the features were computed on.
+    pub backend: String,
+}
+
+/// What is published about one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SitePublication {
+    /// Training rows.
+    pub rows: u64,
+    /// Training rows by class.
+    pub class_counts: Vec<u64>,
+    /// Its figures.
+    pub metrics: SiteMetrics,
+}
+
+/// The registry.
+///
+/// # Errors
+/// [`crate::error::Class::Invalid`] for a name that is not in it.
+pub fn named(name: &str) -> Result<&'static dyn Workload, Error> {
+    match name {
+        sheaf_proto::afl::WORKLOAD => Ok(&afl::Afl),
+        _ => Err(Error::invalid(format!(
+            "there is no workload `{name}`; this version has: {}",
+            sheaf_proto::afl::WORKLOAD
+        ))),
+    }
+}
+
+/// Names a question by content: the phase's name and a digest of all that is asked.
+pub fn phase_key(name: &str, spec: &BlobId, inputs: &[BlobId]) -> String {
+    let mut text = format!("{name} {spec}");
+    for input in inputs {
+        text.push(' ');
+        text.push_str(&input.to_string());
+    }
+    format!("{name}-{}", &sha256_hex(text.as_bytes())[..16])
+}

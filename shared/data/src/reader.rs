@@ -1,0 +1,13 @@
+//! Readers, one a kind of file. Each checks what it reads against the file's own size before it allocates.
+
+pub(crate) mod array;
+mod bytes;
+pub(crate) mod cifar;
+pub(crate) mod idx;
+mod npy;
+mod parquet;
+mod safetensor;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;

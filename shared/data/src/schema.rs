@@ -1,0 +1,236 @@
+//! How columns are to be read: part of the plan, sent to every site, so that all sites read alike.
+
+use crate::DataError;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Largest number of hashed text features: a Gram matrix of this size already takes 512 GiB.
+const MAX_TEXT_DIM: usize = 1 << 18;
+
+/// How the columns of a table become a label and inputs. Every key is optional for features, images and text, which
+/// carry their own labels.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schema {
+    /// Column that holds the label.
+    pub target: Option<String>,
+    /// Makes the target binary: a value above this is class `1`, any other is class `0`.
+    pub positive_above: Option<f64>,
+    /// Columns read as numbers, in the order of the inputs.
+    pub numeric: Vec<String>,
+    /// Columns read as names, one input for each name, after the numeric ones.
+    pub categorical: Vec<String>,
+    /// Column that names the row; only the split rule uses it.
+    pub id: Option<String>,
+    /// Column that names the site that owns the row.
+    pub site: Option<String>,
+    /// Which cells count as missing and what stands for them.
+    pub missing: Missing,
+    /// Known errors of the published files, mended while reading, in this order.
+    pub corrections: Vec<Correction>,
+    /// How rows are split into training and test where the source does not say.
+    pub split: Option<SplitRule>,
+    /// Inputs that hashed text gets.
+    pub text_dim: usize,
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self {
+            target: None,
+            positive_above: None,
+            numeric: Vec::new(),
+            categorical: Vec::new(),
+            id: None,
+            site: None,
+            missing: Missing::default(),
+            corrections: Vec::new(),
+            split: None,
+            text_dim: 2048,
+        }
+    }
+}
+
+/// Which cells are missing, and what stands for them.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Missing {
+    /// Cells that mean "missing" in every column, after trimming.
+    pub values: Vec<String>,
+    /// Further such cells of single columns, for example `chol = ["0"]`.
+    pub extra: BTreeMap<String, Vec<String>>,
+    /// What stands for a missing number.
+    pub numeric: MissingNumeric,
+    /// What stands for a missing name.
+    pub categorical: MissingCategorical,
+}
+
+impl Default for Missing {
+    fn default() -> Self {
+        Self {
+            values: ["", "NA", "?", "NaN"].map(String::from).to_vec(),
+            extra: BTreeMap::new(),
+            numeric: MissingNumeric::default(),
+            categorical: MissingCategorical::default(),
+        }
+    }
+}
+
+impl Missing {
+    /// True when `cell` means "missing" in `column`. Numbers are compared as numbers, so `0` also covers `0.0`.
+    pub(crate) fn is_missing(&self, column: &str, cell: &str) -> bool {
+        let cell = cell.trim();
+        let same = |value: &String| {
+            value == cell
+                || matches!((value.parse::<f64>(), cell.parse::<f64>()), (Ok(a), Ok(b)) if a.total_cmp(&b).is_eq())
+        };
+        self.values.iter().any(|value| value == cell)
+            || self.extra.get(column).is_some_and(|extra| extra.iter().any(same))
+    }
+}
+
+/// What stands for a missing number.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingNumeric {
+    /// The mean over all sites' training rows.
+    #[default]
+    Mean,
+    /// The number 0, before standardising.
+    Zero,
+    /// The mean, and one more input that is 1 where the number is missing (only for columns that lack one somewhere
+    /// in the training rows).
+    Indicator,
+    /// Nothing: a missing number is an error.
+    Refuse,
+}
+
+/// What stands for a missing name.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingCategorical {
+    /// A level of its own.
+    #[default]
+    Level,
+    /// All inputs of the column are 0.
+    Zero,
+}
+
+/// Mends known errors: in every row where `column` equals `equals`, the cells in `set` are replaced.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Correction {
+    /// Column that is looked at.
+    pub column: String,
+    /// The cell's text, exactly.
+    pub equals: String,
+    /// Column and new cell.
+    pub set: BTreeMap<String, String>,
+}
+
+/// Splits rows into training and test where the source does not say itself.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+pub struct SplitRule {
+    /// Column with `train`, `valid` or `0`, and `test` or `1`.
+    pub column: Option<String>,
+    /// Without a column: about this part of the rows is test. A row is test when the hash of (seed, id column or
+    /// else the row's own content) is below it, whatever the order of the rows and whoever holds them.
+    pub test_fraction: f64,
+    /// Another seed, another split.
+    pub seed: u64,
+}
+
+impl Schema {
+    /// Checks that the schema does not contradict itself.
+    ///
+    /// # Errors
+    /// [`DataError::Schema`] naming the key.
+    pub fn validate(&self) -> Result<(), DataError> {
+        let refuse = |problem: String| Err(DataError::Schema(problem));
+        let mut seen = BTreeSet::new();
+        for column in self.numeric.iter().chain(&self.categorical).chain(&self.target) {
+            if !seen.insert(column) {
+                return refuse(format!(
+                    "column {column} is named twice among numeric, categorical and target; keep one"
+                ));
+            }
+        }
+        if self.positive_above.is_some_and(|v| !v.is_finite()) {
+            return refuse("positive_above must be a finite number".into());
+        }
+        if self.positive_above.is_some() && self.target.is_none() {
+            return refuse("positive_above needs a target column".into());
+        }
+        if self.text_dim == 0 || self.text_dim > MAX_TEXT_DIM {
+            return refuse(format!(
+                "text_dim must be 1 to {MAX_TEXT_DIM}, not {}",
+                self.text_dim
+            ));
+        }
+        for correction in &self.corrections {
+            if correction.set.is_empty() {
+                return refuse(format!(
+                    "the correction of column {} sets nothing; add set = {{ .. }}",
+                    correction.column
+                ));
+            }
+        }
+        if let Some(split) = &self.split
+            && !(0.0..1.0).contains(&split.test_fraction)
+        {
+            return refuse(format!(
+                "split.test_fraction must be at least 0 and below 1, not {}",
+                split.test_fraction
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_schema_is_the_default_and_unknown_keys_are_refused() {
+        let schema: Schema = toml::from_str("").unwrap();
+        assert_eq!(schema, Schema::default());
+        assert!(toml::from_str::<Schema>("targt = 'x'").is_err());
+        assert!(toml::from_str::<Schema>("[missing]\nnumeric = 'guess'").is_err());
+    }
+
+    #[test]
+    fn missing_cells_are_found_by_text_and_by_number() {
+        let missing: Missing = toml::from_str("[extra]\nchol = ['0']").unwrap();
+        for cell in ["", " ", "NA", "?", "NaN"] {
+            assert!(missing.is_missing("age", cell), "{cell:?}");
+        }
+        assert!(missing.is_missing("chol", "0") && missing.is_missing("chol", "0.0"));
+        assert!(!missing.is_missing("age", "0") && !missing.is_missing("chol", "200"));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let cases = [
+            ("numeric = ['a']\ncategorical = ['a']", "named twice"),
+            ("positive_above = 0.0", "needs a target"),
+            ("target = 'y'\npositive_above = nan", "finite"),
+            ("text_dim = 0", "text_dim"),
+            ("[split]\ntest_fraction = 1.0", "test_fraction"),
+            (
+                "[[corrections]]\ncolumn = 'id'\nequals = '3'\nset = {}",
+                "sets nothing",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = toml::from_str::<Schema>(text)
+                .unwrap()
+                .validate()
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
