@@ -123,8 +123,8 @@ impl Cli {
         Config::read(&self.config)
     }
 
-    fn assets(&self) -> Result<AssetStore, AgentError> {
-        Ok(AssetStore::from_env(self.data_dir.clone()))
+    fn assets(&self) -> AssetStore {
+        AssetStore::from_env(self.data_dir.clone())
     }
 
     fn print_json(value: &impl serde::Serialize) -> Result<(), AgentError> {

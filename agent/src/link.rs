@@ -153,7 +153,7 @@ async fn renew_in_time(identity: &Identity, channel: CallerChannel) -> Result<()
                 Ok(()) => tracing::info!("certificate renewed"),
                 Err(error) => {
                     tracing::warn!("{error}; trying again in a minute");
-                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    tokio::time::sleep(Duration::from_mins(1)).await;
                 }
             }
         }

@@ -62,7 +62,7 @@ fn default_names() -> Vec<String> {
     ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec()
 }
 const fn default_certificate_life() -> Duration {
-    Duration::from_secs(90 * 86_400)
+    Duration::from_hours(2160)
 }
 const fn default_upload_mib() -> u64 {
     4096
@@ -81,7 +81,7 @@ pub struct Profile {
 pub struct Home(PathBuf);
 
 /// Life of an operator's certificate.
-const OPERATOR_LIFE: Duration = Duration::from_secs(5 * 365 * 86_400);
+const OPERATOR_LIFE: Duration = Duration::from_hours(43800);
 
 impl Home {
     /// Names a folder; nothing is read yet.

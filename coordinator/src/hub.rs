@@ -83,7 +83,7 @@ impl Hub {
                     self.start(&record.id, plan, run)?;
                 }
                 Err(error) => {
-                    tracing::error!(run = %record.id, "the run cannot be read, left alone: {error}")
+                    tracing::error!(run = %record.id, "the run cannot be read, left alone: {error}");
                 }
             }
         }

@@ -26,7 +26,7 @@ pub enum Command {
 pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> {
     let Command::Check { name, plan } = command;
     let config = cli.read_config()?;
-    let assets = cli.assets()?;
+    let assets = cli.assets();
     let schema = plan.as_deref().map(schema_of).transpose()?.unwrap_or_default();
     let chosen: Vec<_> = config
         .data

@@ -30,11 +30,11 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         .with_writer(std::io::stderr)
         .with_target(false);
     if args.log_json {
-        log.json().init()
+        log.json().init();
     } else {
-        log.init()
+        log.init();
     }
-    let (config, assets) = (cli.read_config()?, cli.assets()?);
+    let (config, assets) = (cli.read_config()?, cli.assets());
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));

@@ -97,7 +97,7 @@ impl Steps {
             }
             None if !self.quiet && self.last != what => {
                 eprintln!("{what}");
-                self.last = what.to_owned();
+                what.clone_into(&mut self.last);
             }
             None => {}
         }

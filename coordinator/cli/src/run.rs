@@ -124,7 +124,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
                 )?;
             }
             Command::Report { run, out, version } => {
-                files::run(cli, &mut operator, run, out.clone(), *version).await?
+                files::run(cli, &mut operator, run, out.clone(), *version).await?;
             }
             Command::Evaluate { run, plan } => files::evaluate(cli, &mut operator, run, plan).await?,
             Command::Withdraw { run, site } => {

@@ -26,9 +26,9 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
         .with_writer(std::io::stderr)
         .with_target(false);
     if args.log_json {
-        log.json().init()
+        log.json().init();
     } else {
-        log.init()
+        log.init();
     }
     let home = Home::at(&cli.home);
     block_on(async {

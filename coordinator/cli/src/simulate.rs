@@ -66,8 +66,13 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     let kind = match (args.agents, plan.simulate.agents) {
         (Some(Agents::Process), _) | (None, Some(AgentKind::Process)) => AgentKind::Process,
         (Some(Agents::Inline), _) | (None, Some(AgentKind::Inline)) => AgentKind::Inline,
-        (None, None) if prepared.sites.len() <= MAX_PROCESSES => AgentKind::Process,
-        (None, None) => AgentKind::Inline,
+        (None, None) => {
+            if prepared.sites.len() <= MAX_PROCESSES {
+                AgentKind::Process
+            } else {
+                AgentKind::Inline
+            }
+        }
     };
     let workspace = Workspace::open(&plan, args.out.as_deref())?;
     let done = block_on(async {

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 
-const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
+const CA_LIFE: Duration = Duration::from_hours(175_200);
 
 /// Issues certificates under one self-signed root.
 pub struct Authority {

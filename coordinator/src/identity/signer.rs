@@ -17,7 +17,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::authority::{Authority, Usage};
 use crate::error::Error;
 
-const LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+const LIFE: Duration = Duration::from_hours(87600);
 
 /// A signing key and the certificates that vouch for it.
 pub struct Signer {

@@ -68,19 +68,16 @@ pub fn traffic(run: &Run, site: &SiteName) -> (u64, u64) {
 pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(String, BlobId)>, Error> {
     let journal = hub.database.journal(&handle.id)?;
     let run = state_of(&journal, version)?;
-    let publication = match run.publications.get(&run.version) {
-        Some(blob) => serde_json::from_slice::<Publication>(&hub.blobs.get(blob)?)?,
-        None => {
-            let why = match &run.status {
-                Status::Failed(reason) => format!("it failed: {reason}"),
-                Status::Aborted => "it was aborted".to_owned(),
-                _ => "it is still running; follow it with `sheaf run watch`".to_owned(),
-            };
-            return Err(Error::conflict(format!(
-                "run {} has no model yet: {why}",
-                handle.id
-            )));
-        }
+    let publication = if let Some(blob) = run.publications.get(&run.version) { serde_json::from_slice::<Publication>(&hub.blobs.get(blob)?)? } else {
+        let why = match &run.status {
+            Status::Failed(reason) => format!("it failed: {reason}"),
+            Status::Aborted => "it was aborted".to_owned(),
+            _ => "it is still running; follow it with `sheaf run watch`".to_owned(),
+        };
+        return Err(Error::conflict(format!(
+            "run {} has no model yet: {why}",
+            handle.id
+        )));
     };
     let attached = match hub.database.attachment(&handle.id, run.version)? {
         Some(text) => serde_json::from_str(&text)?,

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// An invitation is good for this long unless said otherwise.
-const INVITATION: Duration = Duration::from_secs(7 * 86_400);
+const INVITATION: Duration = Duration::from_hours(168);
 /// Watchers get at most one update in this time.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 

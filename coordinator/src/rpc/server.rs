@@ -41,7 +41,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Handshakes that may be done but not yet taken up.
 const ACCEPTED: usize = 64;
 /// Life of the server's own certificate; a new one is made at two thirds, without a restart.
-const SERVER_LIFE: Duration = Duration::from_secs(30 * 86_400);
+const SERVER_LIFE: Duration = Duration::from_hours(720);
 /// Plans are text written by people.
 const PLAN_BYTES: usize = 16 << 20;
 

@@ -34,7 +34,10 @@ pub(super) struct TransferService {
 
 /// Uploads under way, by staged file: a new one of the same blob takes the place of one whose link died.
 #[derive(Default)]
-struct Uploads(Mutex<HashMap<PathBuf, (CancellationToken, Arc<tokio::sync::Mutex<()>>)>>);
+struct Uploads(Mutex<HashMap<PathBuf, Turn>>);
+
+/// What ends the present upload of a file, and what the next one waits for.
+type Turn = (CancellationToken, Arc<tokio::sync::Mutex<()>>);
 
 impl Uploads {
     async fn take_over(&self, path: &PathBuf) -> (CancellationToken, OwnedMutexGuard<()>) {

@@ -338,7 +338,7 @@ impl Driver {
                     self.record(Event::Delivered { site, key, delivery }, entries);
                 }
                 replies.push(Box::new(move |written| {
-                    drop(reply.send(written.map(|()| admission)))
+                    drop(reply.send(written.map(|()| admission)));
                 }));
             }
             Command::Reduced { stage_id, outcome } => {

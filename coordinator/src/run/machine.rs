@@ -444,9 +444,9 @@ impl Run {
         }
         self.outstanding = 0;
         if had_part {
-            self.restart(at)
+            self.restart(at);
         } else {
-            self.close_if_complete(at)
+            self.close_if_complete(at);
         }
     }
 

@@ -102,7 +102,7 @@ fn default_dataset() -> String {
 }
 
 const fn default_deadline() -> Duration {
-    Duration::from_secs(3600)
+    Duration::from_hours(1)
 }
 
 const fn default_local_sites() -> usize {
