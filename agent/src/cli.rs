@@ -6,6 +6,7 @@ mod enroll;
 mod policy;
 mod start;
 mod status;
+pub mod stop;
 
 use std::{io, path::PathBuf, process::ExitCode};
 

@@ -1,1 +1,19 @@
-//! End-to-end, fault and promise tests of Sheaf. The harness is in this library, the tests beside it.
+//! The harness of the end-to-end tests: a federation on this machine ([`cluster`]), records to run it on
+//! ([`data`]), a site made by hand that says what a real agent never would ([`raw`]), and a network that breaks
+//! ([`proxy`]).
+//!
+//! A harness panics: a test that cannot be set up has failed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot be set up has failed"
+)]
+
+pub mod cluster;
+pub mod data;
+pub mod operator;
+pub mod process;
+pub mod proxy;
+pub mod random;
+pub mod raw;
+pub mod site;

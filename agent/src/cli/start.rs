@@ -1,12 +1,12 @@
 //! `sheaf-agent start`
 
-use std::{io::Read as _, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::{Cli, runtime};
+use super::{Cli, runtime, stop};
 use crate::{daemon, error::AgentError};
 
 /// Arguments of `start`.
@@ -37,37 +37,11 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
     let (config, assets) = (cli.read_config()?, cli.assets());
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
-        tokio::spawn(stop_on_signal(stop.clone()));
+        tokio::spawn(stop::on_signal(stop.clone()));
         if args.until_stdin_ends {
-            stop_on_end_of_stdin(stop.clone());
+            stop::on_end_of_stdin(stop.clone());
         }
         daemon::run(config, assets, Arc::new(Semaphore::new(args.tasks.max(1))), stop).await
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Cancels on Ctrl-C or SIGTERM.
-async fn stop_on_signal(stop: CancellationToken) {
-    let terminate = async {
-        #[cfg(unix)]
-        if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            signal.recv().await;
-            return;
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
-    }
-    tracing::info!("stopping: open tasks are finished or handed back");
-    stop.cancel();
-}
-
-fn stop_on_end_of_stdin(stop: CancellationToken) {
-    std::thread::spawn(move || {
-        let mut sink = [0; 64];
-        while std::io::stdin().read(&mut sink).is_ok_and(|n| n > 0) {}
-        stop.cancel();
-    });
 }

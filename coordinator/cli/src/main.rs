@@ -3,6 +3,7 @@
 
 mod client;
 mod data;
+mod import;
 mod init;
 mod output;
 mod plan;
@@ -76,6 +77,9 @@ enum Command {
         after_help = "Example:\n  sheaf predict --model runs/heart-disease-x --data new-patients.csv > predictions.csv"
     )]
     Predict(predict::Args),
+    /// Make one model of the updates (W_k, C_k) that peers with the pairwise form of AFL send.
+    #[command(after_help = import::EXAMPLE)]
+    Import(import::Args),
     /// Show the coordinator's version, load and fingerprint; fails when it cannot be reached.
     Info,
     /// Print shell completions.
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         Command::Data(command) => data::run(&cli, command),
         Command::Plan(command) => plan::run(&cli, command),
         Command::Predict(args) => predict::run(&cli, args),
+        Command::Import(args) => import::run(&cli, args),
         Command::Info => client::info(&cli),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "sheaf", &mut std::io::stdout());

@@ -48,7 +48,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 pub(crate) fn table(head: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::NOTHING)
         .set_header(head.iter().map(|h| (*h).to_owned()));
     for column in right {
         if let Some(column) = table.column_mut(*column) {
@@ -138,11 +138,25 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     {
         return ExitCode::SUCCESS; // the reader, `head` say, has seen enough
     }
-    let text = error
-        .downcast_ref::<tonic::Status>()
-        .map_or_else(|| format!("{error:#}"), |s| s.message().to_owned());
-    eprintln!("error: {text}");
+    eprintln!("error: {}", sentence(error));
     ExitCode::from(exit_code(error))
+}
+
+/// What happened, from the outside in; of a gRPC status only its message, which was written for people.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let status = cause.downcast_ref::<tonic::Status>();
+        let part = status.map_or_else(|| cause.to_string(), |status| status.message().to_owned());
+        // Many errors repeat their source in their own text.
+        if !parts.iter().any(|said| said.contains(&part)) {
+            parts.push(part);
+        }
+        if status.is_some() {
+            break;
+        }
+    }
+    parts.join(": ")
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

@@ -1,8 +1,9 @@
 //! `sheaf serve`
 
-use std::{io::Read as _, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
+use sheaf_agent::cli::stop;
 use sheaf_coordinator::{clock::Clock, home::Home, hub::Hub, rpc::server::BoundServer};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -33,9 +34,9 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     let home = Home::at(&cli.home);
     block_on(async {
         let stop = CancellationToken::new();
-        tokio::spawn(stop_on_signal(stop.clone()));
+        tokio::spawn(stop::on_signal(stop.clone()));
         if args.until_stdin_ends {
-            stop_on_end_of_stdin(stop.clone());
+            stop::on_end_of_stdin(stop.clone());
         }
         let hub = Hub::open(&home, Clock::default(), stop)?;
         let server = BoundServer::bind(hub).await?;
@@ -44,29 +45,4 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// Cancels on Ctrl-C or SIGTERM.
-pub(crate) async fn stop_on_signal(stop: CancellationToken) {
-    let terminate = async {
-        #[cfg(unix)]
-        if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            signal.recv().await;
-            return;
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
-    }
-    stop.cancel();
-}
-
-fn stop_on_end_of_stdin(stop: CancellationToken) {
-    std::thread::spawn(move || {
-        let mut sink = [0; 64];
-        while std::io::stdin().read(&mut sink).is_ok_and(|n| n > 0) {}
-        stop.cancel();
-    });
 }

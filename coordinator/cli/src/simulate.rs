@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use sheaf_coordinator::run::plan::{AgentKind, Plan};
 use sheaf_data::{Dataset, Partition, SiteRows, Split, partition};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Cli,
@@ -58,27 +59,31 @@ enum Agents {
     Inline,
 }
 
+impl From<Agents> for AgentKind {
+    fn from(agents: Agents) -> Self {
+        match agents {
+            Agents::Process => Self::Process,
+            Agents::Inline => Self::Inline,
+        }
+    }
+}
+
 pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     let began = Instant::now();
     let plan = plan::read(&args.plan, &args.overrides)?;
     let mut steps = Steps::new(cli.json);
     let prepared = prepare(cli, &plan, &mut steps)?;
-    let kind = match (args.agents, plan.simulate.agents) {
-        (Some(Agents::Process), _) | (None, Some(AgentKind::Process)) => AgentKind::Process,
-        (Some(Agents::Inline), _) | (None, Some(AgentKind::Inline)) => AgentKind::Inline,
-        (None, None) => {
-            if prepared.sites.len() <= MAX_PROCESSES {
-                AgentKind::Process
-            } else {
-                AgentKind::Inline
-            }
-        }
-    };
+    let asked = args.agents.map(AgentKind::from).or(plan.simulate.agents);
+    let kind = asked.unwrap_or(if prepared.sites.len() <= MAX_PROCESSES {
+        AgentKind::Process
+    } else {
+        AgentKind::Inline
+    });
     let workspace = Workspace::open(&plan, args.out.as_deref())?;
     let done = block_on(async {
         tokio::select! {
             done = federate(cli, &workspace, &plan, &prepared, kind, &mut steps) => done,
-            () = interrupted() => {
+            () = sheaf_agent::cli::stop::on_signal(CancellationToken::new()) => {
                 Err(Interrupted(format!(
                     "interrupted; go on with the same command and --out {}",
                     workspace.out().display()
@@ -105,11 +110,6 @@ fn unwrap_interrupt(error: anyhow::Error) -> anyhow::Error {
         Ok(interrupted) => interrupted.into(),
         Err(error) => error,
     }
-}
-
-async fn interrupted() {
-    let stop = tokio_util::sync::CancellationToken::new();
-    crate::serve::stop_on_signal(stop).await;
 }
 
 /// The data of a simulation, read and cut into sites.

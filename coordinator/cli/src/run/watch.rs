@@ -100,6 +100,7 @@ fn show(detail: &RunDetail, steps: &mut Steps) {
                 false,
             );
         }
+        _ if summary.phase.is_empty() => {}
         _ => steps.at(&summary.phase, 0, 0, false),
     }
 }

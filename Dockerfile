@@ -1,0 +1,33 @@
+# Two images from one build: `coordinator` and `agent`.
+#   docker build --target coordinator -t sheaf .
+#   docker build --target agent -t sheaf-agent .
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bin sheaf --bin sheaf-agent
+
+FROM debian:bookworm-slim AS base
+RUN groupadd --system --gid 10001 sheaf \
+    && useradd --system --uid 10001 --gid sheaf --home-dir /var/lib/sheaf --no-create-home sheaf
+COPY --from=build /src/LICENSE-APACHE /src/LICENSE-MIT /usr/share/doc/sheaf/
+
+FROM base AS coordinator
+COPY --from=build /src/target/release/sheaf /usr/local/bin/sheaf
+COPY coordinator/dist/entrypoint.sh /usr/local/bin/entrypoint
+RUN install --directory --owner=sheaf --group=sheaf --mode=0700 /var/lib/sheaf
+USER sheaf
+ENV SHEAF_HOME=/var/lib/sheaf
+VOLUME /var/lib/sheaf
+EXPOSE 7443
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["sheaf", "info"]
+ENTRYPOINT ["entrypoint"]
+
+FROM base AS agent
+COPY --from=build /src/target/release/sheaf-agent /usr/local/bin/sheaf-agent
+COPY agent/dist/entrypoint.sh /usr/local/bin/entrypoint
+RUN install --directory --owner=sheaf --group=sheaf --mode=0700 /var/lib/sheaf-agent
+USER sheaf
+ENV SHEAF_AGENT_CONFIG=/etc/sheaf/agent.toml
+VOLUME /var/lib/sheaf-agent
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["sheaf-agent", "status", "--check"]
+ENTRYPOINT ["entrypoint"]

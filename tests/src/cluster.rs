@@ -1,0 +1,249 @@
+//! A federation on this machine: a coordinator, in this process or as the real one, and agents.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use sheaf_agent::{daemon, error::AgentError};
+use sheaf_coordinator::{
+    clock::Clock,
+    home::{Config, Home},
+    hub::Hub,
+    rpc::server::BoundServer,
+};
+use sheaf_data::SiteRows;
+use tempfile::TempDir;
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    data::{Study, no_assets},
+    operator::Operator,
+    process::Process,
+    site::{Rules, Site},
+};
+
+/// What a coordinator is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Tasks of the test's process, whose state a test can look into.
+    Here,
+    /// `sheaf serve`, which a test can kill.
+    Process,
+}
+
+enum Coordinator {
+    Here {
+        hub: Arc<Hub>,
+        served: JoinHandle<()>,
+    },
+    Process(Process),
+    Down,
+}
+
+struct Agent {
+    stop: CancellationToken,
+    ended: JoinHandle<Result<(), AgentError>>,
+}
+
+/// The federation. Everything ends and is deleted when it is dropped.
+pub struct Cluster {
+    /// The operator.
+    pub operator: Operator,
+    /// Sites by name.
+    pub sites: BTreeMap<String, Site>,
+    kind: Kind,
+    home: Home,
+    port: u16,
+    coordinator: Coordinator,
+    agents: BTreeMap<String, Agent>,
+    turns: Arc<Semaphore>,
+    folder: TempDir,
+}
+
+/// A free port below those the system gives to dialling sockets: a coordinator that is away for a moment must find
+/// its port free when it comes back.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % 9_000) as u16;
+    for _ in 0..9_000 {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+impl Cluster {
+    /// A coordinator without sites.
+    pub async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, |_| {}).await
+    }
+
+    /// The same with a changed configuration.
+    pub async fn start_with(kind: Kind, change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("coordinator"));
+        let port = free_port();
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], port).into(),
+            url: format!("https://127.0.0.1:{port}"),
+            ..Config::default()
+        };
+        change(&mut config);
+        home.init(&config).unwrap();
+        let coordinator = raise(kind, &home, folder.path()).await;
+        let operator = Operator::connect_soon(&home).await;
+        Self {
+            operator,
+            sites: BTreeMap::new(),
+            kind,
+            home,
+            port,
+            coordinator,
+            agents: BTreeMap::new(),
+            turns: Arc::new(Semaphore::new(2)),
+            folder,
+        }
+    }
+
+    /// A coordinator with the study's rows at sites whose agents run in this process.
+    pub async fn with_sites(kind: Kind, study: &Study, sites: &[SiteRows]) -> Self {
+        let mut cluster = Self::start(kind).await;
+        for site in sites {
+            cluster.join(study, site, &Rules::default()).await;
+        }
+        cluster
+    }
+
+    /// Enrols a site and starts its agent in this process.
+    pub async fn join(&mut self, study: &Study, rows: &SiteRows, rules: &Rules) {
+        self.enrol(study, rows, rules).await;
+        self.start_agent(&rows.name);
+    }
+
+    /// Writes a site's folder and enrols it; its agent is not started.
+    pub async fn enrol(&mut self, study: &Study, rows: &SiteRows, rules: &Rules) -> Site {
+        let folder = self.site_folder(&rows.name);
+        let source = study.write(&rows.rows, &folder.join("data"));
+        let site = Site::create(&rows.name, &folder, &source, rules);
+        site.enrol(&self.operator.invite(&rows.name).await).await;
+        self.sites.insert(rows.name.clone(), site.clone());
+        site
+    }
+
+    /// Starts a site's agent in this process.
+    pub fn start_agent(&mut self, name: &str) {
+        let config = self.sites[name].config();
+        let stop = CancellationToken::new();
+        let ended = tokio::spawn(daemon::run(
+            config,
+            no_assets(),
+            Arc::clone(&self.turns),
+            stop.clone(),
+        ));
+        self.agents.insert(name.to_owned(), Agent { stop, ended });
+    }
+
+    /// Stops a site's agent and waits for its end.
+    pub async fn stop_agent(&mut self, name: &str) {
+        let agent = self.agents.remove(name).expect("the agent runs");
+        agent.stop.cancel();
+        agent.ended.await.unwrap().unwrap();
+    }
+
+    /// Starts a site's agent as a process.
+    pub fn start_agent_process(&self, name: &str) -> Process {
+        let site = &self.sites[name];
+        let config = site.config_file();
+        Process::start(
+            "sheaf-agent",
+            &["start", "--config", &config.to_string_lossy()],
+            &site.folder.join("agent.log"),
+        )
+    }
+
+    /// Ends the coordinator as hard as its kind can be: a process is killed.
+    pub async fn down(&mut self) {
+        match std::mem::replace(&mut self.coordinator, Coordinator::Down) {
+            Coordinator::Here { hub, served } => {
+                hub.shutdown.cancel();
+                served.await.unwrap();
+            }
+            Coordinator::Process(mut process) => process.kill().await,
+            Coordinator::Down => {}
+        }
+    }
+
+    /// Starts the coordinator again on the same home and port.
+    pub async fn up(&mut self) {
+        self.coordinator = raise(self.kind, &self.home, self.folder.path()).await;
+        self.operator = Operator::connect_soon(&self.home).await;
+    }
+
+    /// The coordinator's state, of a coordinator in this process.
+    pub fn hub(&self) -> &Arc<Hub> {
+        match &self.coordinator {
+            Coordinator::Here { hub, .. } => hub,
+            _ => panic!("the coordinator is not in this process"),
+        }
+    }
+
+    /// The coordinator's home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The coordinator's port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The coordinator's address.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn site_folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join("sites").join(name)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for agent in self.agents.values() {
+            agent.stop.cancel();
+        }
+        if let Coordinator::Here { hub, .. } = &self.coordinator {
+            hub.shutdown.cancel();
+        }
+    }
+}
+
+async fn raise(kind: Kind, home: &Home, folder: &Path) -> Coordinator {
+    match kind {
+        Kind::Here => {
+            let hub = Hub::open(home, Clock::default(), CancellationToken::new()).unwrap();
+            let server = BoundServer::bind(Arc::clone(&hub)).await.unwrap();
+            let served = tokio::spawn(async move { server.serve().await.unwrap() });
+            Coordinator::Here { hub, served }
+        }
+        Kind::Process => Coordinator::Process(Process::start(
+            "sheaf",
+            &["serve", "--home", &home.path().to_string_lossy()],
+            &folder.join("coordinator.log"),
+        )),
+    }
+}

@@ -1,0 +1,100 @@
+//! A site: its folder, its configuration, its agent.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use sheaf_agent::{config::Config, identity::enrol, state::State};
+use sheaf_data::Source;
+
+/// What a site's owner writes into `agent.toml`.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// `[agent] url`, when it is not the token's.
+    pub url: Option<String>,
+    /// `[agent] durable`: only where the machine, not just the process, could fail does it matter to a test.
+    pub durable: bool,
+    /// `[policy] min_cohort`
+    pub min_cohort: u32,
+    /// `[policy] min_rows`
+    pub min_rows: u64,
+    /// `[policy] approve`
+    pub approve: &'static str,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            url: None,
+            durable: false,
+            min_cohort: 1,
+            min_rows: 1,
+            approve: "auto",
+        }
+    }
+}
+
+/// A site on the disk.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+impl Site {
+    /// Writes the configuration.
+    pub fn create(name: &str, folder: &Path, source: &Source, rules: &Rules) -> Self {
+        fs::create_dir_all(folder).unwrap();
+        let mut data = toml::Table::new();
+        data.insert("data".to_owned(), toml::Value::try_from(source).unwrap());
+        let mut file = toml::Table::new();
+        file.insert("data".to_owned(), toml::Value::Table(data));
+        let url = rules
+            .url
+            .as_ref()
+            .map_or_else(String::new, |url| format!("url = '{url}'\n"));
+        let text = format!(
+            "[agent]\nhome = 'home'\n{url}stop_grace = '1s'\ndurable = {}\n[policy]\nworkloads = ['afl']\n\
+             release = ['statistics', 'sums', 'metrics']\nmin_cohort = {}\nmin_rows = {}\napprove = '{}'\n{file}",
+            rules.durable, rules.min_cohort, rules.min_rows, rules.approve,
+        );
+        fs::write(folder.join("agent.toml"), text).unwrap();
+        Self {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join("agent.toml")
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Config {
+        Config::read(&self.config_file()).unwrap()
+    }
+
+    /// Enrols with a token.
+    pub async fn enrol(&self, token: &str) {
+        enrol(&token.parse().unwrap(), &self.config()).await.unwrap();
+    }
+
+    /// What the agent remembers; may be opened beside a running agent.
+    pub fn state(&self) -> State {
+        let config = self.config();
+        State::open(&config.home, config.durable).unwrap()
+    }
+
+    /// How often something left the site for each task, by task key.
+    pub fn releases(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut count = std::collections::BTreeMap::new();
+        for release in self.state().releases(1000).unwrap() {
+            *count.entry(release.task).or_insert(0) += 1;
+        }
+        count
+    }
+}

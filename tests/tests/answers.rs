@@ -1,0 +1,36 @@
+//! Right answers of a site made by hand, for tests that say something else first.
+
+use sheaf_agent::task::afl;
+use sheaf_analytic::{Sums, codec};
+use sheaf_data::{Dataset, survey as survey_of};
+use sheaf_proto::{
+    afl::{SumsSpec, SurveySpec},
+    v1::{Task, task_update},
+};
+use sheaf_tests::raw::{RawSession, RawSite};
+
+/// The answer to a survey.
+pub(crate) async fn survey(site: &RawSite, task: &Task, rows: &Dataset) -> Vec<u8> {
+    let spec: SurveySpec = serde_json::from_slice(&site.fetch(task.spec.as_ref()).await).unwrap();
+    serde_json::to_vec(&survey_of(rows, &spec.schema, spec.moments).unwrap()).unwrap()
+}
+
+/// The specification of a sums task and its answer.
+pub(crate) async fn sums_of(site: &RawSite, task: &Task, rows: &Dataset) -> (SumsSpec, Sums) {
+    let spec: SumsSpec = serde_json::from_slice(&site.fetch(task.spec.as_ref()).await).unwrap();
+    let sums = afl::sums(&spec, rows, &|| false).unwrap();
+    (spec, sums)
+}
+
+/// The encoded answer to a sums task.
+pub(crate) async fn sums(site: &RawSite, task: &Task, rows: &Dataset) -> Vec<u8> {
+    codec::encode(&sums_of(site, task, rows).await.1)
+}
+
+/// The model stands without this site's evaluation.
+pub(crate) async fn decline_evaluation(session: &mut RawSession) {
+    let task = session.task("evaluate").await;
+    session
+        .update(&task, task_update::State::Declined, "no test rows to spare")
+        .await;
+}

@@ -1,0 +1,100 @@
+//! Promise: a coordinator may be killed at any moment. Started again it goes on, ends with the same model, and
+//! counts every answer once.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use sheaf_coordinator::{run::event::Event, store::Database};
+use sheaf_tests::{
+    cluster::{Cluster, Kind},
+    data::table,
+    operator::{delivered, status},
+    random::Random,
+};
+
+const SITES: usize = 20;
+const ROUNDS: u64 = 5;
+const KILLS: usize = 5;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_five_kills_spread_over_the_life_of_runs() {
+    let study = table(800, 21, "");
+    let pooled = study.pooled_hash();
+    for round in 0..ROUNDS {
+        let mut random = Random::new(100 + round);
+        // Three phases of an answer a site: moments are counted in answers, so that they are spread evenly
+        // however fast the machine is; the extra milliseconds hit the merges between the answers.
+        let mut moments: Vec<_> = (0..KILLS)
+            .map(|_| (random.below(3 * SITES as u64 + 1), random.below(12)))
+            .collect();
+        moments.sort_unstable();
+        let mut cluster = Cluster::with_sites(Kind::Process, &study, &study.deal(SITES)).await;
+        cluster.operator.submit(&study.plan, "run").await;
+        let mut highest = 0;
+        for (answers, milliseconds) in &moments {
+            let began = Instant::now();
+            loop {
+                let Some(detail) = cluster.operator.show("run").await else {
+                    continue;
+                };
+                let now = delivered(&detail);
+                assert!(
+                    now >= highest,
+                    "answers that were counted are lost: {highest}, now {now}"
+                );
+                highest = now;
+                if now >= *answers || status(&detail) != "running" {
+                    break;
+                }
+                assert!(
+                    began.elapsed() < Duration::from_secs(60),
+                    "the run stands still: {detail:#?}"
+                );
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(*milliseconds)).await;
+            cluster.down().await;
+            cluster.up().await;
+        }
+        assert_eq!(
+            cluster.operator.done("run").await,
+            pooled,
+            "round {round}, killed at {moments:?}"
+        );
+        cluster.down().await;
+        every_site_counts_once(&cluster);
+    }
+}
+
+fn every_site_counts_once(cluster: &Cluster) {
+    let journal = Database::open(&cluster.home().database())
+        .unwrap()
+        .journal("run")
+        .unwrap();
+    let mut seen = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    for (position, entry) in journal.iter().enumerate() {
+        assert_eq!(entry.seq, position as i64, "the journal has no gaps");
+        match &entry.event {
+            Event::Delivered { site, key, .. } => {
+                keys.insert(key.clone());
+                assert!(
+                    seen.insert((key.clone(), site.clone())),
+                    "{site} is counted twice for {key}"
+                );
+            }
+            Event::Declined { site, reason } => panic!("{site} declined: {reason}"),
+            Event::DeadlinePassed { key } => panic!("the deadline of {key} passed"),
+            Event::Failed { reason } => panic!("failed: {reason}"),
+            _ => {}
+        }
+    }
+    assert_eq!(keys.len(), 3, "survey, sums, evaluate: {keys:?}");
+    assert_eq!(
+        seen.len(),
+        3 * cluster.sites.len(),
+        "every site answers every phase"
+    );
+}
