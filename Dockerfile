@@ -4,6 +4,7 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+# The toolchain is the image's own: rust-toolchain.toml stays outside the context, since it would fetch another.
 RUN cargo build --release --locked --bin sheaf --bin sheaf-agent
 
 FROM debian:bookworm-slim AS base

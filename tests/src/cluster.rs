@@ -39,10 +39,7 @@ pub enum Kind {
 }
 
 enum Coordinator {
-    Here {
-        hub: Arc<Hub>,
-        served: JoinHandle<()>,
-    },
+    Here { hub: Arc<Hub>, served: JoinHandle<()> },
     Process(Process),
     Down,
 }

@@ -119,7 +119,8 @@ impl Operator {
 
     /// Waits until a run has ended, well or not.
     pub async fn ended(&self, run: &str) -> RunDetail {
-        self.until(run, "ended", |detail| status(detail) != "running").await
+        self.until(run, "ended", |detail| status(detail) != "running")
+            .await
     }
 
     /// Waits until a run is done and gives the model's SHA-256.
@@ -220,11 +221,7 @@ pub fn phase(detail: &RunDetail) -> &str {
 
 /// Answers counted so far in this version.
 pub fn delivered(detail: &RunDetail) -> u64 {
-    detail
-        .phases
-        .iter()
-        .map(|phase| u64::from(phase.delivered))
-        .sum()
+    detail.phases.iter().map(|phase| u64::from(phase.delivered)).sum()
 }
 
 /// Status and reason of a member.

@@ -7,8 +7,8 @@ use rustls::pki_types::CertificateDer;
 use sheaf_proto::{
     BlobId,
     v1::{
-        AgentMessage, BlobRef, Chunk, CoordinatorMessage, EnrolRequest, EnrolResponse, Hello, ResultAck, Task,
-        TaskResult, TaskUpdate, UploadHeader, UploadMessage, agent_message, coordinator_message,
+        AgentMessage, BlobRef, Chunk, CoordinatorMessage, EnrolRequest, EnrolResponse, Hello, ResultAck,
+        Task, TaskResult, TaskUpdate, UploadHeader, UploadMessage, agent_message, coordinator_message,
         enrolment_client::EnrolmentClient, fleet_client::FleetClient, task_update,
         transfer_client::TransferClient, upload_message,
     },
@@ -213,4 +213,3 @@ impl RawSession {
         self.sender.send(message).await.unwrap();
     }
 }
-

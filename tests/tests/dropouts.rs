@@ -69,7 +69,13 @@ async fn below_the_quorum_the_run_fails_with_names_and_goes_on_when_they_are_bac
     let detail = operator.ended("run").await;
     assert_eq!(status(&detail), "failed");
     let reason = detail.summary.unwrap().reason;
-    for part in [sites[0].name.as_str(), "survey", "2 of 3", "3 are needed", "resume"] {
+    for part in [
+        sites[0].name.as_str(),
+        "survey",
+        "2 of 3",
+        "3 are needed",
+        "resume",
+    ] {
         assert!(reason.contains(part), "no {part:?} in {reason:?}");
     }
     cluster.start_agent(&sites[0].name);
@@ -93,11 +99,7 @@ async fn a_site_dropped_while_its_answer_waits_can_be_taken_in_again() {
     cluster.start_agent(&sites[0].name);
     let operator = cluster.operator.clone();
     operator.connected(&sites[0].name, true).await;
-    proxy.plan(
-        sheaf_tests::proxy::Way::Up,
-        1,
-        sheaf_tests::proxy::Fault::Hold,
-    );
+    proxy.plan(sheaf_tests::proxy::Way::Up, 1, sheaf_tests::proxy::Fault::Hold);
     proxy.happened(0).await;
     operator.submit(&study.plan, "run").await;
     assert_eq!(operator.done("run").await, study.hash_of_sites(&sites[1..]));
@@ -178,7 +180,10 @@ async fn nothing_is_computed_before_a_person_says_yes() {
     assert!(site.releases().is_empty(), "nothing has left");
     let waiting = site.state().approval_requests().unwrap();
     assert_eq!(waiting.len(), 1);
-    assert_eq!((waiting[0].run_id.as_str(), waiting[0].dataset.as_str()), ("run", "data"));
+    assert_eq!(
+        (waiting[0].run_id.as_str(), waiting[0].dataset.as_str()),
+        ("run", "data")
+    );
     assert_eq!(status(&operator.show("run").await.unwrap()), "running");
     site.state().approve("run").unwrap();
     assert_eq!(operator.done("run").await, study.pooled_hash());

@@ -157,10 +157,7 @@ fn hostile_surveys(good: &[u8]) -> Vec<(String, Vec<u8>)> {
             ),
         ),
         ("a class without a name", with(&["classes", ""], 0.into())),
-        (
-            "a class with a line break",
-            with(&["classes", "a\nb"], 0.into()),
-        ),
+        ("a class with a line break", with(&["classes", "a\nb"], 0.into())),
         (
             "a class with a very long name",
             with(&["classes", &"x".repeat(10_000)], 0.into()),
@@ -239,8 +236,7 @@ async fn what_cannot_be_is_refused_and_what_can_be_is_taken_after_it() {
     ];
     let absurd = absurd.map(|text| (text.to_owned(), text.as_bytes().to_vec()));
     all_refused(&cluster, &raw, &task, absurd).await;
-    let nothing =
-        r#"{"train_rows":1,"test_rows":0,"unknown_class_rows":0,"federated":null,"scores":null,"local":null}"#;
+    let nothing = r#"{"train_rows":1,"test_rows":0,"unknown_class_rows":0,"federated":null,"scores":null,"local":null}"#;
     let ack = raw.answer(&task, nothing.as_bytes()).await.unwrap();
     assert_eq!(ack.verdict(), Verdict::Accepted, "{}", ack.reason);
 

@@ -200,7 +200,11 @@ async fn a_token_is_good_once_for_its_site_and_for_a_while() {
     // Garbled on the way: the text, the secret, the request.
     let text = cluster.operator.invite("a").await;
     assert!(text[..text.len() / 2].parse::<EnrolmentToken>().is_err());
-    assert!(text.replace("sheaf1-", "sheaf2-").parse::<EnrolmentToken>().is_err());
+    assert!(
+        text.replace("sheaf1-", "sheaf2-")
+            .parse::<EnrolmentToken>()
+            .is_err()
+    );
     let newer: EnrolmentToken = text.parse().unwrap();
     let mut secret = newer.secret;
     secret[0] ^= 1;
@@ -216,7 +220,10 @@ async fn a_token_is_good_once_for_its_site_and_for_a_while() {
     assert_eq!(no_request.unwrap_err().code(), Code::InvalidArgument);
     // Replaced by the newer invitation.
     assert_eq!(
-        raw::enrol(&token, &token.secret, request()).await.unwrap_err().code(),
+        raw::enrol(&token, &token.secret, request())
+            .await
+            .unwrap_err()
+            .code(),
         Code::PermissionDenied
     );
     assert_eq!(cluster.operator.site("a").await.status, "invited");
@@ -227,7 +234,10 @@ async fn a_token_is_good_once_for_its_site_and_for_a_while() {
     let again = raw::enrol(&newer, &newer.secret, csr).await.unwrap();
     assert_eq!(first.certificate_der, again.certificate_der);
     assert_eq!(
-        raw::enrol(&newer, &newer.secret, request()).await.unwrap_err().code(),
+        raw::enrol(&newer, &newer.secret, request())
+            .await
+            .unwrap_err()
+            .code(),
         Code::PermissionDenied
     );
 
@@ -364,15 +374,7 @@ fn a_key_and_a_certificate_of_another_do_not_go_together() {
     let (mine, theirs) = (SecretKey::generate().unwrap(), SecretKey::generate().unwrap());
     let identity = Identity::Site("a".parse().unwrap());
     let certificate: CertificateDer<'static> = authority
-        .issue(
-            &theirs,
-            &identity,
-            &[],
-            Usage::Client,
-            Duration::from_secs(60),
-        )
+        .issue(&theirs, &identity, &[], Usage::Client, Duration::from_secs(60))
         .unwrap();
-    assert!(
-        sheaf_transport::tls::SwappableCertificate::new(vec![certificate], &mine.to_der()).is_err()
-    );
+    assert!(sheaf_transport::tls::SwappableCertificate::new(vec![certificate], &mine.to_der()).is_err());
 }

@@ -8,9 +8,16 @@
 )]
 
 mod answers;
+mod api;
+mod blobs;
+mod cut_network;
+mod dropouts;
 mod hostile_results;
 mod identity;
+mod killed_agent;
 mod killed_coordinator;
 mod one_hash;
+mod samples;
+mod structure;
+mod versions;
 mod withdraw_and_add;
-mod dropouts;

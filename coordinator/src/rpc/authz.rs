@@ -70,6 +70,11 @@ pub enum Caller {
     Operator(SiteName),
 }
 
+/// The serial number of the caller's certificate, in a request's extensions: long calls ask again and again
+/// whether it is still admitted.
+#[derive(Debug, Clone)]
+pub struct Serial(pub Arc<str>);
+
 impl Caller {
     const fn role(&self) -> Role {
         match self {
@@ -97,9 +102,9 @@ pub fn authorise(
     certificate: Option<&[u8]>,
     claimed_site: Option<&str>,
     admitted: &Admitted,
-) -> Result<Caller, Status> {
-    let caller = match certificate {
-        None => Caller::Anonymous,
+) -> Result<(Caller, Option<Serial>), Status> {
+    let (caller, serial) = match certificate {
+        None => (Caller::Anonymous, None),
         Some(der) => {
             let peer = PeerCertificate::from_der(der).map_err(|e| Status::unauthenticated(e.to_string()))?;
             if !admitted.holds(&peer.serial) {
@@ -107,13 +112,14 @@ pub fn authorise(
                     "this certificate was revoked or never admitted; ask the operator for a new invitation",
                 ));
             }
-            match peer.identity {
+            let caller = match peer.identity {
                 Identity::Site(name) => Caller::Site(name),
                 Identity::Operator(name) => Caller::Operator(name),
                 Identity::Coordinator => {
                     return Err(Status::permission_denied("a coordinator does not call itself"));
                 }
-            }
+            };
+            (caller, Some(Serial(peer.serial.into())))
         }
     };
     if let (Some(claimed), Caller::Site(name)) = (claimed_site, &caller)
@@ -128,7 +134,7 @@ pub fn authorise(
         .find(|(method, _)| *method == path)
         .map_or(&[][..], |(_, roles)| roles);
     match (allowed.contains(&caller.role()), &caller) {
-        (true, _) => Ok(caller),
+        (true, _) => Ok((caller, serial)),
         (false, Caller::Anonymous) => Err(Status::unauthenticated(
             "this call needs a client certificate; enrol with `sheaf-agent enroll`",
         )),
@@ -187,8 +193,11 @@ where
             .get(SITE_HEADER)
             .map(|value| value.to_str().unwrap_or(""));
         match authorise(request.uri().path(), leaf, claimed, &self.admitted) {
-            Ok(caller) => {
+            Ok((caller, serial)) => {
                 request.extensions_mut().insert(caller);
+                if let Some(serial) = serial {
+                    request.extensions_mut().insert(serial);
+                }
                 Either::Left(self.inner.call(request))
             }
             Err(status) => {

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::authz::Caller;
+use super::authz::{Caller, Serial};
 use crate::{error::Error, hub::Hub};
 
 pub(super) struct TransferService {
@@ -96,6 +96,7 @@ impl TransferService {
     async fn receive(
         &self,
         caller: &Caller,
+        standing: &Standing,
         header: &UploadHeader,
         inbound: &mut Streaming<UploadMessage>,
     ) -> Result<u64, Status> {
@@ -134,6 +135,7 @@ impl TransferService {
                     sink.hasher.size()
                 )));
             }
+            standing.check()?;
             sink.write(&chunk.data).await?;
             if chunk.last {
                 break;
@@ -154,11 +156,28 @@ impl TransferService {
         Ok(size)
     }
 
+    fn standing<T>(&self, request: &Request<T>) -> Standing {
+        Standing(Arc::clone(&self.hub), request.extensions().get().cloned())
+    }
+
     fn may_download(&self, caller: &Caller, blob: &BlobId) -> bool {
         match caller {
             Caller::Operator(_) => true,
             Caller::Site(site) => self.hub.fleet.may_fetch(site, blob),
             Caller::Anonymous => false,
+        }
+    }
+}
+
+/// Whether a call that takes long is still allowed: its certificate may be revoked while it runs.
+#[derive(Clone)]
+struct Standing(Arc<Hub>, Option<Serial>);
+
+impl Standing {
+    fn check(&self) -> Result<(), Status> {
+        match &self.1 {
+            Some(Serial(serial)) if self.0.desk.admitted.holds(serial) => Ok(()),
+            _ => Err(Status::unauthenticated("this certificate was revoked")),
         }
     }
 }
@@ -201,6 +220,7 @@ impl Transfer for TransferService {
         request: Request<Streaming<UploadMessage>>,
     ) -> Result<Response<UploadResponse>, Status> {
         let caller = caller(&request)?;
+        let standing = self.standing(&request);
         let mut inbound = request.into_inner();
         let Some(UploadMessage {
             body: Some(Body::Header(header)),
@@ -210,7 +230,7 @@ impl Transfer for TransferService {
                 "the first message of an upload must be its header",
             ));
         };
-        let size = self.receive(&caller, &header, &mut inbound).await?;
+        let size = self.receive(&caller, &standing, &header, &mut inbound).await?;
         Ok(Response::new(UploadResponse { size }))
     }
 
@@ -220,7 +240,7 @@ impl Transfer for TransferService {
         &self,
         request: Request<DownloadRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
-        let caller = caller(&request)?;
+        let (caller, standing) = (caller(&request)?, self.standing(&request));
         let request = request.into_inner();
         let blob = BlobId::from_wire(request.blob.as_ref()).map_err(Error::from)?;
         if !self.may_download(&caller, &blob) {
@@ -242,7 +262,7 @@ impl Transfer for TransferService {
             return Ok(Response::new(futures::stream::iter([Ok(end)]).boxed()));
         }
         let parts = self.hub.blobs.stream(&blob, request.offset).await?;
-        Ok(Response::new(chunks(parts, request.offset, blob.size()).boxed()))
+        Ok(Response::new(chunks(parts, request.offset, blob.size(), standing).boxed()))
     }
 }
 
@@ -251,11 +271,13 @@ fn chunks(
     parts: BoxStream<'static, object_store::Result<bytes::Bytes>>,
     mut offset: u64,
     size: u64,
+    standing: Standing,
 ) -> impl futures::Stream<Item = Result<Chunk, Status>> {
     parts.flat_map(move |part| {
         let mut out = Vec::new();
-        match part {
-            Err(e) => out.push(Err(Status::data_loss(format!("the blob cannot be read: {e}")))),
+        let read = |e| Status::data_loss(format!("the blob cannot be read: {e}"));
+        match standing.check().and(part.map_err(read)) {
+            Err(status) => out.push(Err(status)),
             Ok(mut part) => {
                 while !part.is_empty() {
                     let data = part.split_to(part.len().min(CHUNK_BYTES));

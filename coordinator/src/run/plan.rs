@@ -193,6 +193,9 @@ impl Plan {
         let mut table: toml::Table = text
             .parse()
             .map_err(|e: toml::de::Error| Error::invalid(format!("the plan is not TOML: {e}")))?;
+        // The kind of a section decides which other keys it takes, so it is set first.
+        let mut overrides: Vec<&String> = overrides.iter().collect();
+        overrides.sort_by_key(|one| !one.split('=').next().is_some_and(|path| path.trim().ends_with(".kind")));
         for one in overrides {
             let (path, value) = one
                 .split_once('=')
@@ -218,7 +221,8 @@ impl Plan {
             }
             // A partition of another kind takes other keys: those of the old kind go.
             if last == "kind" && at.get("kind") != Some(&value) && path.trim() == "partition.kind" {
-                at.retain(|key, _| key == "sites" || key == "seed");
+                let by_column = value.as_str() == Some("column");
+                at.retain(|key, _| !by_column && (key == "sites" || key == "seed"));
             }
             at.insert(last.to_owned(), value);
         }
@@ -282,6 +286,9 @@ mod tests {
             Some(Partition::Iid { sites: 1000, seed: 1 })
         ));
         assert!(!plan.evaluate.local_baseline);
+        let text = set(&["partition.shards=4", "partition.kind=shards"]).unwrap();
+        assert!(matches!(Plan::parse(&text).unwrap().partition, Some(Partition::Shards { shards: 4, .. })));
+        assert!(Plan::parse(&set(&["partition.kind=column"]).unwrap()).is_ok());
         assert!(set(&["partition"]).is_err());
         assert!(set(&["run.name.x=1"]).is_err());
     }

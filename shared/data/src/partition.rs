@@ -27,7 +27,8 @@ pub enum Partition {
     Iid {
         /// Number of sites.
         sites: usize,
-        /// Another seed, another partition.
+        /// Another seed, another partition; 0 when absent.
+        #[serde(default)]
         seed: u64,
     },
     /// Label skew (Hsu et al. 2019; Li et al. 2022): for every class the parts of the sites are drawn from
@@ -37,7 +38,8 @@ pub enum Partition {
         sites: usize,
         /// Smaller is more skewed; above 0.
         alpha: f64,
-        /// Another seed, another partition.
+        /// Another seed, another partition; 0 when absent.
+        #[serde(default)]
         seed: u64,
         /// Every site gets at least so many training rows: missing ones are taken from the largest site.
         #[serde(default = "one")]
@@ -50,7 +52,8 @@ pub enum Partition {
         sites: usize,
         /// Pieces of each site; about the number of classes it sees.
         shards: usize,
-        /// Another seed, another partition.
+        /// Another seed, another partition; 0 when absent.
+        #[serde(default)]
         seed: u64,
     },
 }

@@ -39,3 +39,6 @@ pub fn is_transient(status: &Status) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,3 +211,6 @@ impl ServerCertVerifier for PinnedAuthority {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What a person at a site's command line meets first: help with examples, the version, completions, and exit
+//! code 2 for wrong usage.
+
+use std::process::{Command, Output};
+
+fn agent(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sheaf-agent"))
+        .args(args)
+        .output()
+        .expect("the binary starts")
+}
+
+fn help(path: &[&str]) -> String {
+    let output = agent(&[path, &["--help"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{path:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("help is text")
+}
+
+#[test]
+fn every_command_has_help_and_those_with_arguments_an_example() {
+    let top = help(&[]);
+    assert!(
+        top.contains("First steps:") && top.contains("Exit codes:"),
+        "{top}"
+    );
+    for path in [
+        &["enroll"][..],
+        &["start"],
+        &["status"],
+        &["policy", "check"],
+        &["data", "check"],
+        &["approve"],
+        &["completions"],
+    ] {
+        let text = help(path);
+        assert!(
+            text.contains(&format!("  sheaf-agent {}", path.join(" "))),
+            "{path:?} has no example:\n{text}"
+        );
+    }
+    help(&["check-config"]);
+    // Every command that the help names has help, and none is missing above.
+    let named: Vec<_> = top
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    for name in &named {
+        help(&[name]);
+    }
+    for name in [
+        "enroll",
+        "start",
+        "status",
+        "policy",
+        "data",
+        "approve",
+        "check-config",
+        "completions",
+    ] {
+        assert!(named.contains(&name), "`{name}` is not in the help: {named:?}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let output = agent(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        output.stdout,
+        format!("sheaf-agent {}\n", env!("CARGO_PKG_VERSION")).as_bytes()
+    );
+}
+
+#[test]
+fn completions_come_out() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = agent(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let text = String::from_utf8(output.stdout).expect("completions are text");
+        assert!(
+            text.contains("approve") && text.contains("enroll"),
+            "{shell}: {text}"
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_how_it_is_right() {
+    for args in [
+        &["fly"][..],
+        &[],
+        &["enroll"],
+        &["policy"],
+        &["start", "--colour"],
+        &["completions", "abacus"],
+    ] {
+        let output = agent(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            text.contains("Usage:") || text.contains("--help"),
+            "{args:?}: {text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_there_is_named_with_an_exit_code_of_its_own() {
+    let output = agent(&["start", "--config", "no-such-agent.toml"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-agent.toml"));
+}
