@@ -6,8 +6,10 @@ mod enroll;
 mod policy;
 mod start;
 mod status;
+pub mod stdout;
 pub mod stop;
 
+use crate::say;
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -110,7 +112,7 @@ impl Cli {
             Command::Data(command) => data::run(self, command),
             Command::Approve(args) => approve::run(self, args),
             Command::CheckConfig => {
-                println!("{:#?}", self.read_config()?);
+                say!("{:#?}", self.read_config()?);
                 Ok(ExitCode::SUCCESS)
             }
             Command::Completions { shell } => {
@@ -130,7 +132,7 @@ impl Cli {
 
     fn print_json(value: &impl serde::Serialize) -> Result<(), AgentError> {
         let text = serde_json::to_string_pretty(value).map_err(|e| AgentError::Task(e.to_string()))?;
-        println!("{text}");
+        say!("{text}");
         Ok(())
     }
 }

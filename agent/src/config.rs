@@ -52,6 +52,9 @@ pub struct Policy {
     /// Data sets that may be used; all configured ones when absent.
     #[serde(default)]
     pub datasets: Option<BTreeSet<String>>,
+    /// Columns that may be read, by data set; all of a data set that is not listed.
+    #[serde(default)]
+    pub columns: BTreeMap<String, BTreeSet<String>>,
     /// Kinds of output that may leave: "statistics", "sums", "metrics"; none unless named.
     #[serde(default)]
     pub release: BTreeSet<String>,
@@ -89,6 +92,7 @@ impl Default for Policy {
         Self {
             workloads: BTreeSet::new(),
             datasets: None,
+            columns: BTreeMap::new(),
             release: BTreeSet::new(),
             min_cohort: default_cohort(),
             min_rows: default_rows(),
@@ -173,6 +177,16 @@ impl Config {
                 "[policy] datasets names `{unknown}`, but there is no [data.{unknown}]"
             )));
         }
+        if let Some(unknown) = file
+            .policy
+            .columns
+            .keys()
+            .find(|name| !file.data.contains_key(*name))
+        {
+            return Err(bad(format!(
+                "[policy] columns names `{unknown}`, but there is no [data.{unknown}]"
+            )));
+        }
         let kinds = ["statistics", "sums", "metrics"];
         if let Some(unknown) = file
             .policy
@@ -215,6 +229,7 @@ stop_grace = "30s"         # how long a stopping agent waits for its tasks
 [policy]                   # the site's own rules; they win over anything the coordinator asks
 workloads = []             # for example ["afl"]
 # datasets = ["heart"]     # all of the above when absent
+# columns = { heart = ["age", "sex", "chol"] }   # may be read; all of a data set that is not listed
 release = []               # what may leave: "statistics", "sums", "metrics"
 min_cohort = 3             # smallest number of sites in a run
 min_rows = 10              # smallest number of records an output may be made of

@@ -29,6 +29,7 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     let identity = Arc::new(Identity::load(&config)?);
     let state = State::open(&config.home, config.durable)?;
+    state.forget_requests(None)?;
     let link = Link::default();
     let grace = config.stop_grace;
     let worker = Worker::new(config, state.clone(), link.clone(), assets, turns);

@@ -17,7 +17,10 @@ use sheaf_proto::v1::{
 use sheaf_transport::{
     channel::{CallerChannel, dial},
     identity::{PeerCertificate, SiteName},
-    keys::{SecretKey, certificate_pem, load_certificates, save_certificates, write_private},
+    keys::{
+        SecretKey, certificate_pem, create_private_folder, load_certificates, save_certificates,
+        write_private,
+    },
     tls::{SwappableCertificate, client_config, enrolment_config, fingerprint},
     token::EnrolmentToken,
 };
@@ -72,7 +75,7 @@ pub async fn enrol(token: &EnrolmentToken, config: &Config) -> Result<Enrolled, 
             key_file(home).display()
         )));
     }
-    fs::create_dir_all(home).map_err(AgentError::file(home))?;
+    create_private_folder(home).map_err(identity_error)?;
     // The same request after a broken link: the coordinator answers a token's first request only.
     let (request_file, request_key) = (home.join("request.der"), home.join("request.key.pem"));
     let (key, csr) = if request_file.exists() && request_key.exists() {

@@ -130,6 +130,13 @@ async fn attend(
     state: &State,
     stop: &CancellationToken,
 ) -> Result<(), AgentError> {
+    let expired = identity.certificate()?.not_after < unix_seconds();
+    if expired {
+        return Err(AgentError::Identity(
+            "this site's certificate has run out; have the operator revoke the site and invite it again, then enrol anew"
+                .to_owned(),
+        ));
+    }
     let channel = dial(&identity.profile.url, tls)
         .await
         .map_err(|e| AgentError::Link(e.to_string()))?;
@@ -145,10 +152,7 @@ async fn attend(
 async fn renew_in_time(identity: &Identity, channel: CallerChannel) -> Result<(), AgentError> {
     loop {
         tokio::time::sleep(RENEWAL_CHECK).await;
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
-        if now >= identity.certificate()?.renew_at() {
+        if unix_seconds() >= identity.certificate()?.renew_at() {
             match identity.renew(channel.clone()).await {
                 Ok(()) => tracing::info!("certificate renewed"),
                 Err(error) => {
@@ -158,6 +162,11 @@ async fn renew_in_time(identity: &Identity, channel: CallerChannel) -> Result<()
             }
         }
     }
+}
+
+fn unix_seconds() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn note(state: &State, name: &str, value: &str) {

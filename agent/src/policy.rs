@@ -89,6 +89,22 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
     })
 }
 
+/// Checks the columns that a task would read against the site's list for the data set, if it has one.
+///
+/// # Errors
+/// [`AgentError::Denied`] with the column.
+pub fn check_columns(config: &Config, dataset: &str, columns: &[String]) -> Result<(), AgentError> {
+    let Some(allowed) = config.policy.columns.get(dataset) else {
+        return Ok(());
+    };
+    match columns.iter().find(|column| !allowed.contains(*column)) {
+        Some(column) => Err(AgentError::Denied(format!(
+            "column \"{column}\" of data set \"{dataset}\" may not be read"
+        ))),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -96,7 +112,7 @@ mod tests {
     use super::*;
 
     const CONFIG: &str = "[data.a]\nkind='table'\npath='a.csv'\n[data.b]\nkind='table'\npath='b.csv'\n[policy]\n\
-        workloads=['afl']\ndatasets=['a']\nrelease=['sums']\nmin_cohort=3\napprove='auto'";
+        workloads=['afl']\ndatasets=['a']\nrelease=['sums']\nmin_cohort=3\napprove='auto'\ncolumns={a=['age']}";
 
     fn task() -> Task {
         Task {
@@ -126,6 +142,12 @@ mod tests {
             let error = check(&config, &task).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+        assert!(check_columns(&config, "a", &["age".into()]).is_ok());
+        assert!(check_columns(&config, "a", &["age".into(), "name".into()]).is_err());
+        assert!(
+            check_columns(&config, "b", &["name".into()]).is_ok(),
+            "no list, no limit"
+        );
         assert!(
             check(&Config::parse("", Path::new(".")).unwrap(), &task()).is_err(),
             "nothing is allowed by default"

@@ -20,10 +20,10 @@ const MIGRATIONS: &[M<'_>] = &[M::up(
          run_id TEXT NOT NULL, key TEXT NOT NULL, blob TEXT NOT NULL, seconds REAL NOT NULL,
          delivered_at INTEGER, verdict TEXT,
          PRIMARY KEY (run_id, key)) STRICT;
-     CREATE TABLE approvals (run_id TEXT PRIMARY KEY, approved_at INTEGER NOT NULL) STRICT;
+     CREATE TABLE decisions (run_id TEXT PRIMARY KEY, yes INTEGER NOT NULL, at INTEGER NOT NULL) STRICT;
      CREATE TABLE requests (
          run_id TEXT PRIMARY KEY, run_name TEXT NOT NULL, workload TEXT NOT NULL, dataset TEXT NOT NULL,
-         asked_at INTEGER NOT NULL) STRICT;
+         columns TEXT NOT NULL, asked_at INTEGER NOT NULL) STRICT;
      CREATE TABLE releases (
          id INTEGER PRIMARY KEY, at INTEGER NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL,
          kind TEXT NOT NULL, blob TEXT NOT NULL) STRICT;
@@ -78,6 +78,8 @@ pub struct ApprovalRequest {
     pub workload: String,
     /// The data set it asks for.
     pub dataset: String,
+    /// The columns it would read, separated by commas.
+    pub columns: String,
     /// Unix milliseconds.
     pub asked_at: i64,
 }
@@ -124,7 +126,9 @@ impl State {
         };
         write().map_err(AgentError::file(&path))?;
         self.lock().execute(
-            "INSERT OR IGNORE INTO outbox (run_id, key, blob, seconds) VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO outbox (run_id, key, blob, seconds) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (run_id, key) DO UPDATE SET
+                 blob = excluded.blob, seconds = excluded.seconds, delivered_at = NULL, verdict = NULL",
             params![run_id, key, released.blob().to_string(), released.seconds()],
         )?;
         Ok(())
@@ -225,12 +229,32 @@ impl State {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Notes that a run waits for a person.
-    pub fn request_approval(&self, task: &sheaf_proto::v1::Task) -> Result<(), AgentError> {
+    /// Notes that a run waits for a person, with the columns it would read.
+    pub fn request_approval(
+        &self,
+        task: &sheaf_proto::v1::Task,
+        columns: &[String],
+    ) -> Result<(), AgentError> {
         self.lock().execute(
-            "INSERT OR IGNORE INTO requests (run_id, run_name, workload, dataset, asked_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![task.run_id, task.run_name, task.workload, task.dataset, now_ms()],
+            "INSERT OR REPLACE INTO requests (run_id, run_name, workload, dataset, columns, asked_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                task.run_id,
+                task.run_name,
+                task.workload,
+                task.dataset,
+                columns.join(", "),
+                now_ms()
+            ],
         )?;
+        Ok(())
+    }
+
+    /// The coordinator no longer asks: `run_id` of one run, or every run when the daemon starts anew (what is
+    /// still wanted is asked again).
+    pub fn forget_requests(&self, run_id: Option<&str>) -> Result<(), AgentError> {
+        self.lock()
+            .execute("DELETE FROM requests WHERE ?1 IS NULL OR run_id = ?1", [run_id])?;
         Ok(())
     }
 
@@ -238,8 +262,8 @@ impl State {
     pub fn approval_requests(&self) -> Result<Vec<ApprovalRequest>, AgentError> {
         let connection = self.lock();
         let mut query = connection.prepare(
-            "SELECT run_id, run_name, workload, dataset, asked_at FROM requests
-             WHERE run_id NOT IN (SELECT run_id FROM approvals) ORDER BY asked_at",
+            "SELECT run_id, run_name, workload, dataset, columns, asked_at FROM requests
+             WHERE run_id NOT IN (SELECT run_id FROM decisions) ORDER BY asked_at",
         )?;
         let rows = query.query_map([], |row| {
             Ok(ApprovalRequest {
@@ -247,28 +271,30 @@ impl State {
                 run_name: row.get(1)?,
                 workload: row.get(2)?,
                 dataset: row.get(3)?,
-                asked_at: row.get(4)?,
+                columns: row.get(4)?,
+                asked_at: row.get(5)?,
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// A person says yes to a run.
-    pub fn approve(&self, run_id: &str) -> Result<(), AgentError> {
+    /// A person says yes or no to a run; the last word counts.
+    pub fn decide(&self, run_id: &str, yes: bool) -> Result<(), AgentError> {
         self.lock().execute(
-            "INSERT OR IGNORE INTO approvals (run_id, approved_at) VALUES (?1, ?2)",
-            params![run_id, now_ms()],
+            "INSERT OR REPLACE INTO decisions (run_id, yes, at) VALUES (?1, ?2, ?3)",
+            params![run_id, yes, now_ms()],
         )?;
         Ok(())
     }
 
-    /// Whether a person said yes.
-    pub fn approved(&self, run_id: &str) -> Result<bool, AgentError> {
-        Ok(self.lock().query_row(
-            "SELECT EXISTS (SELECT 1 FROM approvals WHERE run_id = ?1)",
-            [run_id],
-            |row| row.get(0),
-        )?)
+    /// What a person said of a run, if anything yet.
+    pub fn decision(&self, run_id: &str) -> Result<Option<bool>, AgentError> {
+        Ok(self
+            .lock()
+            .query_row("SELECT yes FROM decisions WHERE run_id = ?1", [run_id], |row| {
+                row.get(0)
+            })
+            .optional()?)
     }
 
     /// Notes how the daemon is doing, for `sheaf-agent status`.

@@ -17,10 +17,15 @@ pub struct Assignment {
     pub spec: Vec<u8>,
     /// The inputs, in the task's order.
     pub inputs: Vec<Vec<u8>>,
+    /// Figures about fewer records than this are not made at all.
+    pub min_rows: u64,
 }
 
 /// The site's side of a workload. Blocks; `cancelled` is asked between blocks of records.
 pub trait Workload: Send + Sync {
+    /// The columns of the site's records that the task would read, for the policy and for people.
+    fn columns(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError>;
+
     /// Answers one task from the site's records.
     fn perform(
         &self,

@@ -110,6 +110,9 @@ impl Worker {
         if let Some(cancel) = self.active().get(&(run_id.to_owned(), key.to_owned())) {
             tracing::info!(run = run_id, task = key, "cancelled: {reason}");
             cancel.cancel();
+            if let Err(error) = self.shared.state.forget_requests(Some(run_id)) {
+                tracing::warn!("{error}");
+            }
         }
     }
 
@@ -159,11 +162,14 @@ impl Worker {
             return Ok(()); // computed before; the courier has it
         }
         let permit = policy::check(&shared.config, task)?;
+        let mut assignment = self.fetch(task).await?;
+        assignment.min_rows = permit.min_rows();
+        let columns = task::named(&task.workload)?.columns(&assignment)?;
+        policy::check_columns(&shared.config, &task.dataset, &columns)?;
         if permit.needs_approval() {
-            self.await_approval(task).await?;
+            self.await_approval(task, &columns).await?;
         }
         self.say(task, TaskState::Accepted).await;
-        let assignment = self.fetch(task).await?;
         let _turn = Arc::clone(&shared.turns)
             .acquire_owned()
             .await
@@ -178,23 +184,27 @@ impl Worker {
         self.shared.link.say(&task.run_id, &task.key, state, "").await;
     }
 
-    async fn await_approval(&self, task: &Task) -> Result<(), AgentError> {
+    async fn await_approval(&self, task: &Task, columns: &[String]) -> Result<(), AgentError> {
         let state = &self.shared.state;
-        if state.approved(&task.run_id)? {
-            return Ok(());
+        let mut asked = false;
+        loop {
+            match state.decision(&task.run_id)? {
+                Some(true) => return Ok(()),
+                Some(false) => {
+                    return Err(AgentError::Denied(
+                        "a person at this site said no to this run".to_owned(),
+                    ));
+                }
+                None if asked => tokio::time::sleep(APPROVAL_POLL).await,
+                None => {
+                    asked = true;
+                    state.request_approval(task, columns)?;
+                    let run = &task.run_id;
+                    tracing::info!(run, name = task.run_name, "waits for `sheaf-agent approve {run}`");
+                    self.say(task, TaskState::AwaitingApproval).await;
+                }
+            }
         }
-        state.request_approval(task)?;
-        tracing::info!(
-            run = task.run_id,
-            name = task.run_name,
-            "waits for `sheaf-agent approve {}`",
-            task.run_id
-        );
-        self.say(task, TaskState::AwaitingApproval).await;
-        while !state.approved(&task.run_id)? {
-            tokio::time::sleep(APPROVAL_POLL).await;
-        }
-        Ok(())
     }
 
     /// Fetches the specification and inputs, over as many links as it takes.
@@ -213,6 +223,7 @@ impl Worker {
             phase: task.phase.clone(),
             spec,
             inputs,
+            min_rows: 0,
         })
     }
 

@@ -221,7 +221,7 @@ mod tests {
             ..config(&AUTO.replace("auto", "ask"))
         };
         let state = State::open(folder, false).unwrap();
-        let assets = AssetStore::new(folder.join("assets"));
+        let assets = AssetStore::new(folder.join("assets"), None);
         let worker = Worker::new(
             config,
             state.clone(),

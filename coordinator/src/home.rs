@@ -19,7 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sheaf_transport::{
     identity::{Identity, SiteName},
-    keys::{KeyError, SecretKey, save_certificates, write_private},
+    keys::{KeyError, SecretKey, create_private_folder, save_certificates, write_private},
 };
 
 use crate::{
@@ -45,11 +45,26 @@ pub struct Config {
     #[serde(default = "default_names")]
     pub names: Vec<String>,
     /// How long a site's certificate lives, "90d"; agents renew at two thirds.
-    #[serde(default = "default_certificate_life", with = "humantime_serde")]
+    #[serde(
+        default = "default_certificate_life",
+        deserialize_with = "humantime_serde::deserialize",
+        serialize_with = "in_plain_units"
+    )]
     pub certificate_life: Duration,
     /// Largest file an operator may upload, MiB.
     #[serde(default = "default_upload_mib")]
     pub operator_upload_mib: u64,
+}
+
+/// "90d" rather than months and days: what a person would write.
+fn in_plain_units<S: serde::Serializer>(life: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    const DAY: u64 = 86_400;
+    let seconds = life.as_secs();
+    serializer.serialize_str(&if seconds.is_multiple_of(DAY) {
+        format!("{}d", seconds / DAY)
+    } else {
+        format!("{seconds}s")
+    })
 }
 
 fn default_listen() -> SocketAddr {
@@ -125,7 +140,7 @@ impl Home {
     /// # Errors
     /// There is one already, or the folder cannot be written.
     pub fn init(&self, config: &Config) -> Result<String, Error> {
-        fs::create_dir_all(&self.0)?;
+        create_private_folder(&self.0).map_err(file)?;
         let authority = Authority::create(&self.ca())?;
         Signer::create(&self.ca(), &authority)?;
         let database = Database::open(&self.database())?;

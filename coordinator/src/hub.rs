@@ -122,8 +122,9 @@ impl Hub {
             None => make_id(&plan.run.name, now)?,
         };
         let sites = self.invited(&plan).await?;
-        let quorum = plan.run.quorum.unwrap_or(sites.len());
-        if quorum > sites.len() {
+        if let Some(quorum) = plan.run.quorum
+            && quorum > sites.len()
+        {
             return Err(Error::invalid(format!(
                 "[run] quorum is {quorum}, but only {} sites are enrolled; see `sheaf site list`",
                 sites.len()
@@ -133,8 +134,8 @@ impl Hub {
             name: plan.run.name.clone(),
             workload: plan.run.workload.clone(),
             plan_sha256: plan.sha256(),
+            quorum: plan.run.quorum,
             sites,
-            quorum,
         };
         let record = RunRecord {
             id: id.to_string(),

@@ -17,6 +17,7 @@
 
 pub mod driver;
 pub mod event;
+mod forget;
 pub mod machine;
 pub mod plan;
 

@@ -53,6 +53,10 @@ pub trait Workload: Send + Sync {
     /// Makes one document of all answers. The order of contributions must not matter.
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error>;
 
+    /// Blobs besides the output itself in which single members' answers are merged: they are deleted with the
+    /// output when one of its members is withdrawn.
+    fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error>;
+
     /// The model and its figures.
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error>;
 }

@@ -39,6 +39,18 @@ async fn an_agent_whose_link_is_cut_again_and_again_loses_nothing() {
     proxy.plan(Way::Down, MIB + MIB / 4, Fault::Cut);
     cluster.operator.submit(&study.plan, "run").await;
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());
+    for e in cluster.hub().database.journal("run").unwrap() {
+        println!(
+            "{} {}",
+            e.at,
+            serde_json::to_string(&e.event)
+                .unwrap()
+                .chars()
+                .take(300)
+                .collect::<String>()
+        );
+    }
+    println!("{:?}", proxy.counted());
     assert_eq!(proxy.faults(), 3, "every planned cut was made");
 
     let journal = cluster.hub().database.journal("run").unwrap();

@@ -185,18 +185,28 @@ async fn nothing_is_computed_before_a_person_says_yes() {
         ("run", "data")
     );
     assert_eq!(status(&operator.show("run").await.unwrap()), "running");
-    site.state().approve("run").unwrap();
+    site.state().decide("run", true).unwrap();
     assert_eq!(operator.done("run").await, study.pooled_hash());
     assert_eq!(site.releases().len(), 3, "one yes is for the whole run");
 
-    // Another run is another question.
+    // Another run is another question, to which the answer may be no.
     operator.submit(&study.plan, "again").await;
     operator
         .until("again", "waiting for approval", |detail| {
             detail.members.iter().any(|m| m.task == "awaiting approval")
         })
         .await;
-    operator.abort("again").await;
+    site.state().decide("again", false).unwrap();
+    let detail = operator.ended("again").await;
+    assert_eq!(
+        status(&detail),
+        "failed",
+        "without a quorum in the plan all are needed"
+    );
+    let (how, why) = member(&detail, &sites[0].name);
+    assert_eq!(how, "declined");
+    assert!(why.contains("said no"), "{why}");
+    assert_eq!(site.releases().len(), 3, "nothing left for the second run");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! `sheaf-agent approve`
 
+use crate::say;
 use std::process::ExitCode;
 
 use super::Cli;
@@ -10,6 +11,9 @@ use crate::{error::AgentError, state::State};
 pub struct Args {
     /// The run to say yes to; list what waits when absent.
     run: Option<String>,
+    /// Say no instead.
+    #[arg(long, requires = "run")]
+    deny: bool,
 }
 
 pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
@@ -20,23 +24,30 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         if cli.json {
             Cli::print_json(&waiting)?;
         } else if waiting.is_empty() {
-            println!("No run waits for approval.");
+            say!("No run waits for approval.");
         } else {
             for request in &waiting {
-                println!(
-                    "{}  {} (workload {}, data set {})",
-                    request.run_id, request.run_name, request.workload, request.dataset
+                say!("{}  {}", request.run_id, request.run_name);
+                say!(
+                    "    workload {}, data set {}, columns: {}",
+                    request.workload,
+                    request.dataset,
+                    request.columns
                 );
             }
         }
         return Ok(ExitCode::SUCCESS);
     };
-    if !waiting.iter().any(|request| request.run_id == *run) && !state.approved(run)? {
+    if !waiting.iter().any(|request| request.run_id == *run) && state.decision(run)?.is_none() {
         return Err(AgentError::Denied(format!(
             "no run `{run}` waits for approval here; see `sheaf-agent approve`"
         )));
     }
-    state.approve(run)?;
-    println!("Approved {run}; a running agent goes on with it now.");
+    state.decide(run, !args.deny)?;
+    if args.deny {
+        say!("Said no to {run}; a running agent declines it now.");
+    } else {
+        say!("Approved {run}; a running agent goes on with it now.");
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `sheaf-agent data`
 
+use crate::say;
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use sheaf_data::Schema;
@@ -46,7 +47,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
     for (name, source) in chosen {
         let description = source.open(&schema, &assets)?.describe();
         if !cli.json {
-            println!("[data.{name}]\n{description}");
+            say!("[data.{name}]\n{description}");
         }
         described.insert(name, description);
     }

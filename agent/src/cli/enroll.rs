@@ -1,5 +1,6 @@
 //! `sheaf-agent enroll`
 
+use crate::say;
 use std::{fs, process::ExitCode};
 
 use serde_json::json;
@@ -41,17 +42,18 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    say!(
         "Enrolled as `{}` with the coordinator at {}.",
-        profile.site, profile.url
+        profile.site,
+        profile.url
     );
-    println!("The key was made here and stays in {}.", config.home.display());
-    println!(
+    say!("The key was made here and stays in {}.", config.home.display());
+    say!(
         "Authority (SHA-256), the same as at the operator's: {}",
         enrolled.ca_fingerprint
     );
     if wrote_template {
-        println!(
+        say!(
             "Wrote a first {}: it allows nothing yet. Name your data and what may leave, then: sheaf-agent start",
             cli.config.display()
         );

@@ -1,5 +1,6 @@
 //! `sheaf-agent policy`
 
+use crate::say;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -28,7 +29,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
     if cli.json {
         Cli::print_json(&json!({
             "workloads": policy.workloads, "datasets": allowed, "release": policy.release,
-            "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
+            "columns": policy.columns, "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
             "approve": if policy.approve == Approve::Ask { "ask" } else { "auto" },
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -40,24 +41,30 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
             names.join(", ")
         }
     };
-    println!(
+    say!(
         "workloads that may run here    {}",
         list(policy.workloads.iter().cloned().collect())
     );
-    println!("data sets they may use         {}", list(allowed));
-    println!(
+    say!("data sets they may use         {}", list(allowed));
+    say!(
         "output that may leave          {}",
         list(policy.release.iter().cloned().collect())
     );
-    println!("smallest number of sites       {}", policy.min_cohort);
-    println!("smallest number of rows        {}", policy.min_rows);
+    for (dataset, columns) in &policy.columns {
+        say!(
+            "columns read of {dataset:<13} {}",
+            list(columns.iter().cloned().collect())
+        );
+    }
+    say!("smallest number of sites       {}", policy.min_cohort);
+    say!("smallest number of rows        {}", policy.min_rows);
     let yes = match policy.approve {
         Approve::Ask => "a person, for each run: sheaf-agent approve RUN",
         Approve::Auto => "this policy alone",
     };
-    println!("who says yes                   {yes}");
+    say!("who says yes                   {yes}");
     if policy.release.contains("sums") {
-        println!(
+        say!(
             "note: sums are exact. A site with fewer rows than features gives away the space its rows span;\n      \
              `min_rows` above the number of features keeps a site out of that case (docs/privacy.md)."
         );

@@ -1,6 +1,6 @@
 //! `sheaf-agent start`
 
-use std::{process::ExitCode, sync::Arc};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     if args.log_json {
         log.json().init();

@@ -1,5 +1,6 @@
 //! `sheaf-agent status`
 
+use crate::say;
 use std::{
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -50,25 +51,32 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
             "undelivered": pending.len(), "waiting_for_approval": waiting, "releases": releases,
         }))?;
     } else {
-        println!("site           {}", identity.profile.site);
-        println!("coordinator    {}", identity.profile.url);
-        println!("authority      {}", identity.ca_fingerprint());
-        println!(
+        say!("site           {}", identity.profile.site);
+        say!("coordinator    {}", identity.profile.url);
+        say!("authority      {}", identity.ca_fingerprint());
+        say!(
             "agent          {}",
             if running { "running" } else { "not running" }
         );
-        println!("link           {link}");
-        println!("undelivered    {}", pending.len());
+        say!("link           {link}");
+        say!("undelivered    {}", pending.len());
         for request in &waiting {
-            println!(
+            say!(
                 "waits for you  {} ({}, workload {}, data set {}): sheaf-agent approve {}",
-                request.run_id, request.run_name, request.workload, request.dataset, request.run_id
+                request.run_id,
+                request.run_name,
+                request.workload,
+                request.dataset,
+                request.run_id
             );
         }
         for release in &releases {
-            println!(
+            say!(
                 "left the site  {} of run {}: {} ({})",
-                release.kind, release.run_id, release.blob, release.task
+                release.kind,
+                release.run_id,
+                release.blob,
+                release.task
             );
         }
     }

@@ -1,5 +1,6 @@
 //! The operator's connection to the coordinator.
 
+use sheaf_agent::say;
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
@@ -85,16 +86,16 @@ pub(crate) fn info(cli: &Cli) -> Result<ExitCode> {
             "peak_resident_bytes": info.peak_resident_bytes, "cpu_seconds": info.cpu_seconds,
         }))?;
     } else {
-        println!("version          {}", info.version);
-        println!("sites connected  {}", info.sites_connected);
-        println!("runs active      {}", info.runs_active);
-        println!("authority        {}", info.ca_fingerprint);
-        println!(
+        say!("version          {}", info.version);
+        say!("sites connected  {}", info.sites_connected);
+        say!("runs active      {}", info.runs_active);
+        say!("authority        {}", info.ca_fingerprint);
+        say!(
             "memory           {} (peak {})",
             output::bytes(info.resident_bytes),
             output::bytes(info.peak_resident_bytes)
         );
-        println!("processor time   {:.1} s", info.cpu_seconds);
+        say!("processor time   {:.1} s", info.cpu_seconds);
     }
     Ok(ExitCode::SUCCESS)
 }

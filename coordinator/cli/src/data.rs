@@ -1,5 +1,6 @@
 //! `sheaf data`
 
+use sheaf_agent::say;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
@@ -56,7 +57,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
             if cli.json {
                 output::json(&description)?;
             } else {
-                print!("{description}");
+                say!("{description}");
             }
         }
     }
@@ -83,11 +84,13 @@ fn report_files(cli: &Cli, id: &str, assets: &AssetStore) -> Result<()> {
         return output::json(&json!({"id": id, "files": paths, "licence": asset.licence, "verified": true}));
     }
     for (_, path) in &files.files {
-        println!("{}", path.display());
+        say!("{}", path.display());
     }
-    println!(
+    say!(
         "{} is whole. Licence: {}. {}",
-        asset.title, asset.licence, asset.citation
+        asset.title,
+        asset.licence,
+        asset.citation
     );
     Ok(())
 }
@@ -112,6 +115,6 @@ fn list(cli: &Cli, assets: &AssetStore) -> Result<()> {
             if cached { "yes" } else { "no" }.to_owned(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `sheaf init`
 
+use sheaf_agent::say;
 use std::{net::SocketAddr, process::ExitCode};
 
 use anyhow::Result;
@@ -40,17 +41,17 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     if cli.json {
         output::json(&json!({"home": home.path(), "url": config.url, "ca_fingerprint": fingerprint}))?;
     } else {
-        println!("Made a coordinator home in {}.", home.path().display());
-        println!(
+        say!("Made a coordinator home in {}.", home.path().display());
+        say!(
             "Agents will dial {} (change url, names and listen in coordinator.toml).",
             config.url
         );
-        println!("Authority (SHA-256): {fingerprint}");
-        println!(
+        say!("Authority (SHA-256): {fingerprint}");
+        say!(
             "Keep {} safe and backed up: every site's trust hangs on it.",
             home.ca().display()
         );
-        println!("Next: sheaf serve --home {}", home.path().display());
+        say!("Next: sheaf serve --home {}", home.path().display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -133,13 +133,19 @@ pub(crate) fn percent(share: Option<f64>) -> String {
 
 /// Prints a failure and gives the exit code that means it.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    if let Some(io) = error.downcast_ref::<io::Error>()
-        && io.kind() == io::ErrorKind::BrokenPipe
-    {
+    if error.chain().any(is_broken_pipe) {
         return ExitCode::SUCCESS; // the reader, `head` say, has seen enough
     }
     eprintln!("error: {}", sentence(error));
     ExitCode::from(exit_code(error))
+}
+
+fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = cause
+        .downcast_ref::<io::Error>()
+        .map(io::Error::kind)
+        .or_else(|| cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind));
+    kind == Some(io::ErrorKind::BrokenPipe)
 }
 
 /// What happened, from the outside in; of a gRPC status only its message, which was written for people.

@@ -1,5 +1,6 @@
 //! `sheaf plan`
 
+use sheaf_agent::say;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -55,23 +56,23 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
             "plan_sha256": plan.sha256(),
         }))?;
     } else {
-        println!("{} is a sound plan.", path.display());
-        println!("  run        {} (workload {})", plan.run.name, plan.run.workload);
-        println!(
+        say!("{} is a sound plan.", path.display());
+        say!("  run        {} (workload {})", plan.run.name, plan.run.workload);
+        say!(
             "  data set   \"{}\" in each agent's configuration",
             plan.run.dataset
         );
-        println!("  sites      {sites}");
+        say!("  sites      {sites}");
         let quorum = plan
             .run
             .quorum
             .map_or_else(|| "all invited".to_owned(), |q| format!("at least {q}"));
-        println!(
+        say!(
             "  quorum     {quorum}, {} a phase",
             humantime::format_duration(plan.run.deadline)
         );
         if plan.data.is_some() {
-            println!("  simulation sheaf simulate {}", path.display());
+            say!("  simulation sheaf simulate {}", path.display());
         }
     }
     Ok(ExitCode::SUCCESS)

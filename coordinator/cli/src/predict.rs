@@ -62,7 +62,10 @@ impl Model {
     }
 }
 
-#[expect(clippy::case_sensitive_file_extension_comparisons, reason = "the name is in lower case already")]
+#[expect(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "the name is in lower case already"
+)]
 fn source_of(path: &Path) -> Result<Source> {
     let name = path
         .file_name()

@@ -4,6 +4,7 @@ mod files;
 mod submit;
 mod watch;
 
+use sheaf_agent::say;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
@@ -17,7 +18,7 @@ use crate::{
 };
 
 pub(crate) use files::fetch_report;
-pub(crate) use watch::follow;
+pub(crate) use watch::{ended, follow};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -182,12 +183,14 @@ fn said(cli: &Cli, what: &str, summary: &RunSummary) -> Result<()> {
     if cli.json {
         return output::json(&summary_json(summary));
     }
-    println!(
+    say!(
         "{}: {what}; now {} (version {}).",
-        summary.run_id, summary.status, summary.version
+        summary.run_id,
+        summary.status,
+        summary.version
     );
     if summary.status == "running" {
-        println!("Follow it: sheaf run watch {}", summary.run_id);
+        say!("Follow it: sheaf run watch {}", summary.run_id);
     }
     Ok(())
 }
@@ -203,7 +206,7 @@ async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
         return output::json(&runs.iter().map(summary_json).collect::<Vec<_>>());
     }
     if runs.is_empty() {
-        println!("No runs yet; submit one: sheaf run submit PLAN");
+        say!("No runs yet; submit one: sheaf run submit PLAN");
         return Ok(());
     }
     let mut table = output::table(&["run", "status", "phase", "version", "since", "model"], &[]);
@@ -218,7 +221,7 @@ async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
             hash,
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 
@@ -227,17 +230,25 @@ fn show(cli: &Cli, detail: &RunDetail) -> Result<()> {
         return output::json(&detail_json(detail));
     }
     let summary = detail.summary.clone().unwrap_or_default();
-    println!(
+    say!(
         "{} ({}), version {}: {} {}",
-        summary.run_id, summary.name, summary.version, summary.status, summary.phase
+        summary.run_id,
+        summary.name,
+        summary.version,
+        summary.status,
+        summary.phase
     );
     if !summary.reason.is_empty() {
-        println!("{}", summary.reason);
+        say!("{}", summary.reason);
     }
     for phase in &detail.phases {
-        println!(
+        say!(
             "  {:<10} {:<10} {}/{} in {:.1} s",
-            phase.name, phase.state, phase.delivered, phase.expected, phase.seconds
+            phase.name,
+            phase.state,
+            phase.delivered,
+            phase.expected,
+            phase.seconds
         );
     }
     let mut table = output::table(
@@ -255,9 +266,9 @@ fn show(cli: &Cli, detail: &RunDetail) -> Result<()> {
             m.reason.clone(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     if !summary.model_sha256.is_empty() {
-        println!("model SHA-256 {}", summary.model_sha256);
+        say!("model SHA-256 {}", summary.model_sha256);
     }
     Ok(())
 }

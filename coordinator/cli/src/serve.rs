@@ -1,6 +1,6 @@
 //! `sheaf serve`
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use anyhow::Result;
 use sheaf_agent::cli::stop;
@@ -25,6 +25,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     if args.log_json {
         log.json().init();

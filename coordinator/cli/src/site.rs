@@ -1,5 +1,6 @@
 //! `sheaf site`
 
+use sheaf_agent::say;
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
@@ -50,7 +51,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
                 if cli.json {
                     output::json(&json!({"revoked": name}))?;
                 } else {
-                    println!("Revoked {name}.");
+                    say!("Revoked {name}.");
                 }
             }
         }
@@ -79,7 +80,7 @@ async fn invite(cli: &Cli, operator: &mut Operator, name: &str, valid: Duration)
         invitation.ca_fingerprint
     );
     // The token alone on standard output, so that it can be piped to where it belongs.
-    println!("{}", invitation.token);
+    say!("{}", invitation.token);
     Ok(())
 }
 
@@ -104,7 +105,7 @@ async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
         return output::json(&rows);
     }
     if sites.is_empty() {
-        println!("No sites yet; invite one: sheaf site invite NAME");
+        say!("No sites yet; invite one: sheaf site invite NAME");
         return Ok(());
     }
     let mut table = output::table(
@@ -131,6 +132,6 @@ async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
             site.device,
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }

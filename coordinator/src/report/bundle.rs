@@ -68,7 +68,9 @@ pub fn traffic(run: &Run, site: &SiteName) -> (u64, u64) {
 pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(String, BlobId)>, Error> {
     let journal = hub.database.journal(&handle.id)?;
     let run = state_of(&journal, version)?;
-    let publication = if let Some(blob) = run.publications.get(&run.version) { serde_json::from_slice::<Publication>(&hub.blobs.get(blob)?)? } else {
+    let publication = if let Some(blob) = run.publications.get(&run.version) {
+        serde_json::from_slice::<Publication>(&hub.blobs.get(blob)?)?
+    } else {
         let why = match &run.status {
             Status::Failed(reason) => format!("it failed: {reason}"),
             Status::Aborted => "it was aborted".to_owned(),
@@ -208,7 +210,7 @@ fn site_report(run: &Run, site: &SiteName, membership: &Membership, publication:
         .iter()
         .filter_map(|key| run.deliveries.get(*key)?.get(site))
         .map(|d| d.seconds)
-        .sum();
+        .fold(0.0, |sum, seconds| sum + seconds);
     let published = publication.sites.get(site);
     SiteReport {
         name: site.to_string(),

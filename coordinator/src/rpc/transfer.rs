@@ -262,7 +262,9 @@ impl Transfer for TransferService {
             return Ok(Response::new(futures::stream::iter([Ok(end)]).boxed()));
         }
         let parts = self.hub.blobs.stream(&blob, request.offset).await?;
-        Ok(Response::new(chunks(parts, request.offset, blob.size(), standing).boxed()))
+        Ok(Response::new(
+            chunks(parts, request.offset, blob.size(), standing).boxed(),
+        ))
     }
 }
 

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::{Delivery, Entry, Event, PhaseSpec},
-    machine::{Admission, Run, Stage, Status},
+    forget,
+    machine::{Admission, Membership, Run, Stage, Status},
     plan::Plan,
 };
 use crate::{
@@ -535,33 +536,34 @@ impl Driver {
         });
     }
 
-    /// After a version without them is out, the contributions of withdrawn sites are deleted.
+    /// After a version without them is out, what withdrawn sites contributed is deleted.
     fn forget_withdrawn(&self) {
-        let (database, blobs, id) = (
-            self.parts.database.clone(),
-            self.parts.blobs.clone(),
-            Arc::clone(&self.handle.id),
-        );
-        let keep: Vec<BlobId> = self
+        if !self
             .handle
             .run()
-            .deliveries
+            .members
             .values()
-            .flat_map(|answers| answers.values().map(|d| d.blob))
-            .collect();
+            .any(|m| *m == Membership::Withdrawn)
+        {
+            return;
+        }
+        let (parts, handle, workload) = (self.parts.clone(), self.handle.clone(), self.workload);
         tokio::spawn(async move {
-            let journal = database.run(move |database| database.journal(&id)).await;
-            let delivered = journal
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|entry| match entry.event {
-                    Event::Delivered { delivery, .. } => Some(delivery.blob),
-                    _ => None,
-                });
-            for blob in delivered.filter(|blob| !keep.contains(blob)) {
-                if let Err(error) = blobs.delete(&blob).await {
-                    tracing::warn!("a withdrawn contribution is still on the disk: {error}");
+            let found = tokio::task::spawn_blocking(move || {
+                let doomed =
+                    forget::doomed(&parts.database, &parts.blobs, workload, &handle.id, &handle.plan)?;
+                Ok::<_, Error>((doomed, parts.blobs))
+            });
+            match found.await {
+                Ok(Ok((doomed, blobs))) => {
+                    for blob in doomed {
+                        if let Err(error) = blobs.delete(&blob).await {
+                            tracing::error!("a withdrawn contribution is still on the disk: {error}");
+                        }
+                    }
                 }
+                Ok(Err(error)) => tracing::error!("withdrawn contributions are still on the disk: {error}"),
+                Err(error) => tracing::error!("withdrawn contributions are still on the disk: {error}"),
             }
         });
     }

@@ -86,8 +86,8 @@ pub enum Event {
         plan_sha256: String,
         /// Invited sites.
         sites: Vec<SiteName>,
-        /// Smallest number of sites to go on with.
-        quorum: usize,
+        /// Smallest number of sites to go on with; none: all that were not withdrawn.
+        quorum: Option<usize>,
     },
     /// The workload decided what comes next.
     Decided {

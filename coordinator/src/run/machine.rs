@@ -81,8 +81,8 @@ pub struct Run {
     pub workload: String,
     /// SHA-256 of the plan's text.
     pub plan_sha256: String,
-    /// Smallest number of sites to go on with.
-    pub quorum: usize,
+    /// Smallest number of sites to go on with; none: all that were not withdrawn.
+    pub quorum: Option<usize>,
     /// Where it stands.
     pub status: Status,
     /// What it does while it is running.
@@ -204,6 +204,17 @@ impl Run {
         }
     }
 
+    /// How many sites must answer for the run to go on.
+    pub fn needed(&self) -> usize {
+        let not_withdrawn = || {
+            self.members
+                .values()
+                .filter(|m| **m != Membership::Withdrawn)
+                .count()
+        };
+        self.quorum.unwrap_or_else(not_withdrawn)
+    }
+
     /// Sites that take part.
     pub fn members_in(&self) -> impl Iterator<Item = &SiteName> {
         self.members
@@ -283,7 +294,14 @@ impl Run {
             Some(Membership::Withdrawn) => {
                 Err(Error::conflict(format!("site `{site}` is withdrawn already")))
             }
-            Some(_) if self.members_in().filter(|other| *other != site).count() == 0 => Err(Error::conflict(
+            Some(_) if self.quorum.is_some_and(|quorum| self.others_in(site) < quorum) => {
+                Err(Error::conflict(format!(
+                    "{} sites would be left, and the plan asks for at least {}",
+                    self.others_in(site),
+                    self.needed()
+                )))
+            }
+            Some(_) if self.others_in(site) == 0 => Err(Error::conflict(
                 "no site would be left; to give the run up, abort it",
             )),
             Some(_) => Ok(()),
@@ -296,6 +314,10 @@ impl Run {
             Some(Membership::In) => Err(Error::conflict(format!("site `{site}` takes part already"))),
             _ => Ok(()),
         }
+    }
+
+    fn others_in(&self, site: &SiteName) -> usize {
+        self.members_in().filter(|other| *other != site).count()
     }
 
     fn set_member(&mut self, site: &SiteName, membership: Membership) {
@@ -397,7 +419,7 @@ impl Run {
         }
         self.set_member(site, how);
         self.outstanding = self.outstanding.saturating_sub(1);
-        if self.members_in().count() < self.quorum {
+        if self.members_in().count() < self.needed() {
             self.fail_below_quorum(at);
         } else if self.outputs.iter().any(|output| output.members.contains(site)) {
             // What was decided from its earlier answers is decided anew without them.
@@ -421,14 +443,14 @@ impl Run {
             return;
         }
         let present = self.members_in().count() - missing.len();
-        if present < self.quorum {
+        if present < self.needed() {
             let names: Vec<_> = missing.iter().map(SiteName::as_str).collect();
             self.close_span(at);
             self.stop(Status::Failed(format!(
                 "phase {name}: {present} of {} sites answered by the deadline and {} are needed; missing: {}. \
                  Start it again with `sheaf run resume` when they are back, or submit with a smaller quorum",
                 present + missing.len(),
-                self.quorum,
+                self.needed(),
                 abbreviate(&names),
             )));
             return;
@@ -513,7 +535,7 @@ impl Run {
         self.stop(Status::Failed(format!(
             "{} sites are left and {} are needed. {}",
             self.members_in().count(),
-            self.quorum,
+            self.needed(),
             abbreviate(&names),
         )));
     }

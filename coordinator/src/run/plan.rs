@@ -195,7 +195,11 @@ impl Plan {
             .map_err(|e: toml::de::Error| Error::invalid(format!("the plan is not TOML: {e}")))?;
         // The kind of a section decides which other keys it takes, so it is set first.
         let mut overrides: Vec<&String> = overrides.iter().collect();
-        overrides.sort_by_key(|one| !one.split('=').next().is_some_and(|path| path.trim().ends_with(".kind")));
+        overrides.sort_by_key(|one| {
+            !one.split('=')
+                .next()
+                .is_some_and(|path| path.trim().rsplit('.').next() == Some("kind"))
+        });
         for one in overrides {
             let (path, value) = one
                 .split_once('=')
@@ -287,7 +291,10 @@ mod tests {
         ));
         assert!(!plan.evaluate.local_baseline);
         let text = set(&["partition.shards=4", "partition.kind=shards"]).unwrap();
-        assert!(matches!(Plan::parse(&text).unwrap().partition, Some(Partition::Shards { shards: 4, .. })));
+        assert!(matches!(
+            Plan::parse(&text).unwrap().partition,
+            Some(Partition::Shards { shards: 4, .. })
+        ));
         assert!(Plan::parse(&set(&["partition.kind=column"]).unwrap()).is_ok());
         assert!(set(&["partition"]).is_err());
         assert!(set(&["run.name.x=1"]).is_err());

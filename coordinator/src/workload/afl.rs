@@ -201,6 +201,13 @@ impl Workload for Afl {
         }
     }
 
+    fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
+        if output.name == SUMS && context.blobs.contains(&output.output) {
+            return Ok(vec![outcome::<SumsOutcome>(context.blobs, output)?.merged]);
+        }
+        Ok(Vec::new())
+    }
+
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
         let [survey, sums, evaluation] = outputs else {
             return Err(Error::bug("AFL publishes after three phases"));
@@ -350,6 +357,7 @@ fn merge(context: &Context<'_>, answers: &Answers<'_>, shape: &SumsShape) -> Res
         |site: &SiteName, e: &dyn std::fmt::Display| Error::invalid(format!("sums of site {site}: {e}"));
     let previous: Option<SumsOutcome> = answers
         .previous
+        .filter(|previous| context.blobs.contains(&previous.output))
         .map(|previous| outcome(context.blobs, previous))
         .transpose()?;
     let held = previous.as_ref().map_or(&[][..], |p| &p.contributions);
@@ -365,6 +373,7 @@ fn merge(context: &Context<'_>, answers: &Answers<'_>, shape: &SumsShape) -> Res
     let mut sums = Sums::zero(shape.dim, shape.classes, shape.bits);
     if let Some(previous) = &previous
         && added.len() + removed.len() < answers.contributions.len()
+        && context.blobs.contains(&previous.merged)
         && removed.iter().all(|(_, blob)| context.blobs.contains(blob))
     {
         sums = codec::decode(&context.blobs.get(&previous.merged)?, shape)

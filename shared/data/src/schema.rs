@@ -143,6 +143,24 @@ pub struct SplitRule {
 }
 
 impl Schema {
+    /// Every column of a table that reading by this schema looks into, sorted.
+    pub fn columns(&self) -> Vec<String> {
+        let split = self.split.as_ref().and_then(|split| split.column.as_ref());
+        let corrected = self
+            .corrections
+            .iter()
+            .flat_map(|c| c.set.keys().chain([&c.column]));
+        let named = self.numeric.iter().chain(&self.categorical);
+        let single = self.target.iter().chain(&self.id).chain(&self.site).chain(split);
+        named
+            .chain(single)
+            .chain(corrected)
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
     /// Checks that the schema does not contradict itself.
     ///
     /// # Errors

@@ -103,6 +103,11 @@ pub fn survey(dataset: &Dataset, schema: &Schema, want_moments: bool) -> Result<
                 .transpose()?;
             InputSurvey::Dense { dim: *dim, sums }
         }
+        Records::Table(_) if schema.numeric.is_empty() && schema.categorical.is_empty() => {
+            return Err(DataError::Schema(
+                "names no inputs of the table; list columns under numeric or categorical".into(),
+            ));
+        }
         Records::Table(_) => InputSurvey::Table {
             columns: table_columns(dataset, schema, &train, want_moments)?,
         },

@@ -111,6 +111,18 @@ pub fn certificate_pem(der: &[u8]) -> String {
     text
 }
 
+/// Makes a folder, with those above it, that only its owner can look into.
+pub fn create_private_folder(path: &Path) -> Result<(), KeyError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| KeyError::File {
+        path: path.into(),
+        source,
+    })
+}
+
 /// Replaces a file atomically with mode 0600 and waits until it is on the disk.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     let failed = |source| KeyError::File {

@@ -1,5 +1,6 @@
 //! `sheaf run report`, `verify`, `evaluate`: the files a run leaves behind.
 
+use sheaf_agent::say;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -33,8 +34,8 @@ pub(crate) async fn run(
     if cli.json {
         return output::json(&json!({"run": id, "out": out, "files": files}));
     }
-    println!("{}", out.join("report.html").display());
-    println!(
+    say!("{}", out.join("report.html").display());
+    say!(
         "{} files in {}; check them: sheaf run verify {}",
         files.len(),
         out.display(),
@@ -103,13 +104,13 @@ pub(crate) fn verify(cli: &Cli, report: &Path) -> Result<ExitCode> {
             "ok": true, "run": body.run, "version": body.version, "files": body.files, "ca_fingerprint": fingerprint,
         }))?;
     } else {
-        println!(
+        say!(
             "{} files of run {}, version {}, are as they were signed.",
             body.files.len(),
             body.run,
             body.version
         );
-        println!("Signed under the authority (SHA-256) {fingerprint}; compare it with `sheaf info`.");
+        say!("Signed under the authority (SHA-256) {fingerprint}; compare it with `sheaf info`.");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -141,7 +142,7 @@ pub(crate) async fn evaluate(cli: &Cli, operator: &mut Operator, run: &str, plan
     if cli.json {
         return output::json(&scores);
     }
-    println!(
+    say!(
         "{} test rows: accuracy {}, balanced {}",
         scores.rows,
         output::percent(Some(scores.accuracy)),

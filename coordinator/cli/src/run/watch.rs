@@ -1,5 +1,6 @@
 //! `sheaf run watch`
 
+use sheaf_agent::say;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -31,15 +32,24 @@ pub(crate) async fn run(cli: &Cli, operator: &mut Operator, run: &str) -> Result
     match summary.status.as_str() {
         "done" => {
             if !cli.json {
-                println!(
+                say!(
                     "{} is done. Model SHA-256: {}",
-                    summary.run_id, summary.model_sha256
+                    summary.run_id,
+                    summary.model_sha256
                 );
-                println!("Fetch the report: sheaf run report {}", summary.run_id);
+                say!("Fetch the report: sheaf run report {}", summary.run_id);
             }
             Ok(())
         }
-        other => Err(RunEnded(format!("the run {other}: {}", summary.reason)).into()),
+        other => Err(RunEnded(ended(other, &summary.reason)).into()),
+    }
+}
+
+/// How a run ended that made no model.
+pub(crate) fn ended(status: &str, reason: &str) -> String {
+    match (status, reason) {
+        ("aborted", _) => "the run was aborted; start it again with `sheaf run resume`".to_owned(),
+        (status, reason) => format!("the run {status}: {reason}"),
     }
 }
 

@@ -190,7 +190,7 @@ impl Federation {
         };
         let summary = detail.summary.unwrap_or_default();
         if summary.status != "done" {
-            return Err(RunEnded(format!("the run {}: {}", summary.status, summary.reason)).into());
+            return Err(RunEnded(run::ended(&summary.status, &summary.reason)).into());
         }
         Ok(summary.run_id)
     }

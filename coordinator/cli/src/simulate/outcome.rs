@@ -1,5 +1,6 @@
 //! The end of a simulation: what is measured here, the report, the table.
 
+use sheaf_agent::say;
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
@@ -115,13 +116,13 @@ pub(super) fn print(
     } else {
         print_sites(prepared, finished);
         print_model(report);
-        println!(
+        say!(
             "Took {:.1} s, of which the run {:.1} s; the coordinator's memory peaked at {}.",
             took.as_secs_f64(),
             report.timing.total_s,
             output::bytes(finished.coordinator_peak)
         );
-        println!("Report: {}", workspace.out().join("report.html").display());
+        say!("Report: {}", workspace.out().join("report.html").display());
     }
     match report.model.equal_to_pooled {
         Some(false) => bail!(
@@ -178,9 +179,9 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
         percent(metrics.pooled.as_ref().map(|p| p.accuracy)),
         output::bytes(report.sites.iter().map(|s| s.bytes_up).sum()),
     ]);
-    println!("{table}");
+    say!("{table}");
     if report.sites.len() > SITES_SHOWN {
-        println!(
+        say!(
             "{} more sites are in report.json.",
             report.sites.len() - SITES_SHOWN
         );
@@ -190,7 +191,7 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
         .as_ref()
         .filter(|l| l.sites_measured < report.sites.len())
     {
-        println!(
+        say!(
             "Local-only accuracy: mean over {} sites' models.",
             local.sites_measured
         );
@@ -200,22 +201,22 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
 fn print_model(report: &Report) {
     if let Some(test) = &report.metrics.test {
         let auc = test.auc.map(|auc| format!(", AUC {auc:.3}")).unwrap_or_default();
-        println!(
+        say!(
             "Federated accuracy {} (balanced {}{auc}) on {} test rows.",
             percent(Some(test.accuracy)),
             percent(Some(test.balanced_accuracy)),
             test.rows
         );
     }
-    println!("Federated model SHA-256: {}", report.model.sha256);
+    say!("Federated model SHA-256: {}", report.model.sha256);
     if let Some(pooled) = &report.model.pooled_sha256 {
-        println!("Pooled model SHA-256:    {pooled}");
+        say!("Pooled model SHA-256:    {pooled}");
         if report.model.equal_to_pooled == Some(true) {
-            println!(
+            say!(
                 "The federated and the pooled hashes are equal: the model is the model of all rows in one place, bit for bit."
             );
         } else {
-            println!("THE FEDERATED AND THE POOLED HASHES DIFFER.");
+            say!("THE FEDERATED AND THE POOLED HASHES DIFFER.");
         }
     }
 }

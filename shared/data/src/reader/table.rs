@@ -44,11 +44,6 @@ pub(crate) fn read(path: &Path, schema: &Schema) -> Result<Dataset, DataError> {
     for name in schema.numeric.iter().chain(&schema.categorical).chain(&schema.id) {
         find(name)?;
     }
-    if schema.numeric.is_empty() && schema.categorical.is_empty() {
-        return Err(DataError::Schema(
-            "names no inputs of the table; list columns under numeric or categorical".into(),
-        ));
-    }
     let labels = match schema
         .target
         .as_deref()
