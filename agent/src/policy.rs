@@ -129,7 +129,8 @@ mod tests {
         let config = Config::parse(CONFIG, Path::new(".")).unwrap();
         let permit = check(&config, &task()).unwrap();
         assert!(permit.covers("sums") && !permit.covers("metrics") && !permit.needs_approval());
-        let change: [(&str, fn(&mut Task)); 5] = [
+        type Change = fn(&mut Task);
+        let change: [(&str, Change); 5] = [
             ("workload", |t| t.workload = "fdkt".into()),
             ("no data set", |t| t.dataset = "c".into()),
             ("may not be used", |t| t.dataset = "b".into()),

@@ -124,8 +124,10 @@ impl State {
             fs::rename(&staged, &path)?;
             File::open(&self.outbox)?.sync_all()
         };
+        // File and row under one lock: another run's equal answer may be leaving just now.
+        let connection = self.lock();
         write().map_err(AgentError::file(&path))?;
-        self.lock().execute(
+        connection.execute(
             "INSERT INTO outbox (run_id, key, blob, seconds) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (run_id, key) DO UPDATE SET
                  blob = excluded.blob, seconds = excluded.seconds, delivered_at = NULL, verdict = NULL",
@@ -134,12 +136,12 @@ impl State {
         Ok(())
     }
 
-    /// The answer to a task, delivered or not: what is computed once is not computed again.
+    /// The answer to a task that waits to be delivered: what is computed once is not computed again.
     pub fn answer(&self, run_id: &str, key: &str) -> Result<Option<Pending>, AgentError> {
         let found = self
             .lock()
             .query_row(
-                "SELECT blob, seconds FROM outbox WHERE run_id = ?1 AND key = ?2",
+                "SELECT blob, seconds FROM outbox WHERE run_id = ?1 AND key = ?2 AND delivered_at IS NULL",
                 [run_id, key],
                 |row| Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?)),
             )
@@ -183,11 +185,16 @@ impl State {
 
     /// Notes the coordinator's verdict. The bytes go: the coordinator holds them durably, or will not have them.
     pub fn delivered(&self, pending: &Pending, verdict: &str) -> Result<(), AgentError> {
-        self.lock().execute(
+        let connection = self.lock();
+        connection.execute(
             "UPDATE outbox SET delivered_at = ?3, verdict = ?4 WHERE run_id = ?1 AND key = ?2",
             params![pending.run_id, pending.key, now_ms(), verdict],
         )?;
-        let still_wanted = self.pending()?.iter().any(|other| other.blob == pending.blob);
+        let still_wanted: bool = connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE blob = ?1 AND delivered_at IS NULL)",
+            [pending.blob.to_string()],
+            |row| row.get(0),
+        )?;
         if !still_wanted && let Err(source) = fs::remove_file(&pending.path) {
             tracing::warn!(
                 "a delivered answer stays on the disk: {}: {source}",
@@ -195,6 +202,21 @@ impl State {
             );
         }
         Ok(())
+    }
+
+    /// Drops an answer whose bytes were damaged on the disk: the task is as if never done.
+    pub fn discard(&self, pending: &Pending) -> Result<(), AgentError> {
+        self.lock().execute(
+            "DELETE FROM outbox WHERE run_id = ?1 AND key = ?2",
+            [&pending.run_id, &pending.key],
+        )?;
+        match fs::remove_file(&pending.path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(AgentError::File {
+                path: pending.path.clone(),
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Records that something leaves.

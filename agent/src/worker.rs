@@ -16,7 +16,7 @@ use sheaf_proto::{
     BlobId,
     v1::{Task, task_update::State as TaskState},
 };
-use sheaf_transport::transfer::BlobMover;
+use sheaf_transport::{digest::sha256_hex, transfer::BlobMover};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +84,8 @@ impl Worker {
         let cancel = CancellationToken::new();
         {
             let mut active = self.active();
-            if active.contains_key(&id) {
+            // One that was cancelled a moment ago may be asked again before it has ended.
+            if active.get(&id).is_some_and(|open| !open.is_cancelled()) {
                 return;
             }
             active.insert(id.clone(), cancel.clone());
@@ -95,7 +96,15 @@ impl Worker {
                 () = cancel.cancelled() => Err(AgentError::Cancelled),
                 outcome = worker.perform(&task, &cancel) => outcome,
             };
-            worker.active().remove(&id);
+            {
+                let mut active = worker.active();
+                if active
+                    .get(&id)
+                    .is_some_and(|open| open.is_cancelled() == cancel.is_cancelled())
+                {
+                    active.remove(&id);
+                }
+            }
             worker.conclude(&task, outcome).await;
         });
     }
@@ -210,12 +219,12 @@ impl Worker {
     /// Fetches the specification and inputs, over as many links as it takes.
     async fn fetch(&self, task: &Task) -> Result<Assignment, AgentError> {
         let spec = self
-            .fetch_blob(BlobId::from_wire(task.spec.as_ref()).map_err(task_error)?)
+            .fetch_blob(task, BlobId::from_wire(task.spec.as_ref()).map_err(task_error)?)
             .await?;
         let mut inputs = Vec::new();
         for input in &task.inputs {
             inputs.push(
-                self.fetch_blob(BlobId::from_wire(Some(input)).map_err(task_error)?)
+                self.fetch_blob(task, BlobId::from_wire(Some(input)).map_err(task_error)?)
                     .await?,
             );
         }
@@ -227,10 +236,13 @@ impl Worker {
         })
     }
 
-    async fn fetch_blob(&self, blob: BlobId) -> Result<Vec<u8>, AgentError> {
+    async fn fetch_blob(&self, task: &Task, blob: BlobId) -> Result<Vec<u8>, AgentError> {
         let folder = self.shared.config.home.join("inputs");
         fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
-        let path: PathBuf = folder.join(blob.hex());
+        // A name of the task's own: two runs may ask for the same blob at the same time.
+        let path: PathBuf = folder.join(sha256_hex(
+            format!("{} {} {blob}", task.run_id, task.key).as_bytes(),
+        ));
         while !path.exists() {
             let channel = self.shared.link.channel().await?;
             match BlobMover::new(channel).download(blob, &path).await {

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use sheaf_proto::{
-    BlobId,
-    v1::{CancelTask, CoordinatorMessage, Task, coordinator_message::Body},
-};
+use sheaf_proto::v1::{CancelTask, CoordinatorMessage, Task, coordinator_message::Body};
 use sheaf_transport::identity::SiteName;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,13 +16,12 @@ use tokio_util::sync::CancellationToken;
 /// Messages a session may have waiting; a site that reads none for so long is not there.
 pub const SESSION_QUEUE: usize = 64;
 
-/// Blobs of the latest offers that a session may fetch.
-const FETCHABLE: usize = 256;
-
 /// The registry of sessions.
 #[derive(Debug, Default)]
 pub struct Fleet {
     sessions: Mutex<HashMap<SiteName, Session>>,
+    /// Sessions ever opened: names the next one.
+    opened: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -30,8 +29,6 @@ struct Session {
     id: u64,
     sender: mpsc::Sender<CoordinatorMessage>,
     end: CancellationToken,
-    /// Blobs this site was asked to fetch in this session.
-    fetchable: Vec<BlobId>,
 }
 
 /// A session that has just been opened.
@@ -55,16 +52,15 @@ impl Fleet {
         parent: &CancellationToken,
     ) -> OpenSession {
         let mut sessions = self.lock();
-        let id = sessions.get(site).map_or(0, |old| {
+        if let Some(old) = sessions.get(site) {
             old.end.cancel();
-            old.id + 1
-        });
+        }
+        let id = self.opened.fetch_add(1, Ordering::Relaxed);
         let end = parent.child_token();
         let session = Session {
             id,
             sender,
             end: end.clone(),
-            fetchable: Vec::new(),
         };
         sessions.insert(site.clone(), session);
         OpenSession { id, end }
@@ -102,19 +98,10 @@ impl Fleet {
 
     /// Offers a task to a connected site. `false` when it is not connected: it is offered again when it is.
     pub fn offer(&self, site: &SiteName, task: Task) -> bool {
-        let blobs: Vec<_> = task
-            .spec
-            .iter()
-            .chain(&task.inputs)
-            .filter_map(|blob| BlobId::from_wire(Some(blob)).ok())
-            .collect();
-        let mut sessions = self.lock();
-        let Some(session) = sessions.get_mut(site) else {
+        let sessions = self.lock();
+        let Some(session) = sessions.get(site) else {
             return false;
         };
-        session.fetchable.extend(blobs);
-        let forgotten = session.fetchable.len().saturating_sub(FETCHABLE);
-        session.fetchable.drain(..forgotten);
         session
             .sender
             .try_send(CoordinatorMessage {
@@ -131,12 +118,5 @@ impl Fleet {
                 body: Some(Body::Cancel(cancel)),
             }));
         }
-    }
-
-    /// Whether a site was asked to fetch a blob.
-    pub fn may_fetch(&self, site: &SiteName, blob: &BlobId) -> bool {
-        self.lock()
-            .get(site)
-            .is_some_and(|session| session.fetchable.contains(blob))
     }
 }

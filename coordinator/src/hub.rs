@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +24,9 @@ use crate::{
     },
     store::{Database, blobs::BlobStore, journal::RunRecord},
 };
+
+/// Answers that are checked at the same time: each is in memory as a whole.
+const CHECKS: usize = 3;
 
 /// Everything the coordinator is, behind one handle.
 pub struct Hub {
@@ -42,6 +47,7 @@ pub struct Hub {
     /// Ends everything.
     pub shutdown: CancellationToken,
     runs: RwLock<BTreeMap<Arc<str>, RunHandle>>,
+    checks: Arc<Semaphore>,
 }
 
 impl Hub {
@@ -55,12 +61,14 @@ impl Hub {
             database: database.clone(),
             admitted,
             certificate_life: config.certificate_life,
+            turn: Arc::default(),
         };
         let hub = Arc::new(Self {
             signer: Signer::open(&home.ca())?,
             blobs: BlobStore::open(&home.store())?,
             fleet: Arc::default(),
             runs: RwLock::default(),
+            checks: Arc::new(Semaphore::new(CHECKS)),
             config,
             database,
             desk,
@@ -96,6 +104,7 @@ impl Hub {
             blobs: self.blobs.clone(),
             fleet: Arc::clone(&self.fleet),
             clock: self.clock.clone(),
+            checks: Arc::clone(&self.checks),
             shutdown: self.shutdown.clone(),
         };
         let (handle, _task) = driver::start(parts, id, Arc::new(plan), run)?;
@@ -204,6 +213,15 @@ impl Hub {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// Whether a site is asked to do a task that needs this blob.
+    pub fn may_fetch(&self, site: &SiteName, blob: &BlobId) -> bool {
+        self.runs().iter().any(|run| {
+            run.run()
+                .task_for(site)
+                .is_some_and(|phase| phase.spec == *blob || phase.inputs.contains(blob))
+        })
     }
 
     /// Takes a late site into a finished or running run.

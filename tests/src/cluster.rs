@@ -21,6 +21,7 @@ use sheaf_data::SiteRows;
 use tempfile::TempDir;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     data::{Study, no_assets},
@@ -40,7 +41,7 @@ pub enum Kind {
 
 enum Coordinator {
     Here { hub: Arc<Hub>, served: JoinHandle<()> },
-    Process(Process),
+    Process(Box<Process>),
     Down,
 }
 
@@ -78,6 +79,15 @@ fn free_port() -> u16 {
     panic!("no free port");
 }
 
+/// Shows what coordinator and agents log, where `RUST_LOG` asks for it.
+fn log() {
+    if let Ok(filter) = EnvFilter::try_from_default_env() {
+        let log = tracing_subscriber::fmt().with_env_filter(filter);
+        // A second test of the same process finds it set up.
+        drop(log.with_test_writer().try_init());
+    }
+}
+
 impl Cluster {
     /// A coordinator without sites.
     pub async fn start(kind: Kind) -> Self {
@@ -86,6 +96,7 @@ impl Cluster {
 
     /// The same with a changed configuration.
     pub async fn start_with(kind: Kind, change: impl FnOnce(&mut Config)) -> Self {
+        log();
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("coordinator"));
         let port = free_port();
@@ -237,10 +248,10 @@ async fn raise(kind: Kind, home: &Home, folder: &Path) -> Coordinator {
             let served = tokio::spawn(async move { server.serve().await.unwrap() });
             Coordinator::Here { hub, served }
         }
-        Kind::Process => Coordinator::Process(Process::start(
+        Kind::Process => Coordinator::Process(Box::new(Process::start(
             "sheaf",
             &["serve", "--home", &home.path().to_string_lossy()],
             &folder.join("coordinator.log"),
-        )),
+        ))),
     }
 }

@@ -10,7 +10,7 @@ use sheaf_proto::{
     },
 };
 use sheaf_transport::channel::CallerChannel;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,7 @@ pub(super) async fn hold(
         .map_err(refused)?
         .into_inner();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let mut heard = Instant::now();
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -58,12 +59,13 @@ pub(super) async fn hold(
                 sender.send(beat).await.map_err(full)?;
                 continue;
             }
-            message = tokio::time::timeout(SILENCE, inbound.message()) => message,
+            message = tokio::time::timeout_at(heard + SILENCE, inbound.message()) => message,
         };
         let message = message
             .map_err(|_| AgentError::Link(format!("the coordinator was silent for {SILENCE:?}")))?
             .map_err(refused)?
             .ok_or_else(|| AgentError::Link("the coordinator ended the session".to_owned()))?;
+        heard = Instant::now();
         match message.body {
             Some(Down::Welcome(welcome)) => {
                 link.outbound.send_replace(Some(sender.clone()));

@@ -1,6 +1,9 @@
 //! Invitations and enrolment: a token is good for one site, once, for a while.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use sheaf_transport::{
@@ -23,6 +26,8 @@ pub struct EnrolmentDesk {
     pub admitted: Arc<Admitted>,
     /// Life of a site's certificate.
     pub certificate_life: Duration,
+    /// One change of who is admitted at a time: a renewal must not slip past a revocation.
+    pub turn: Arc<Mutex<()>>,
 }
 
 /// A site that has just enrolled.
@@ -69,6 +74,7 @@ impl EnrolmentDesk {
                 "the token is not valid: it was used, replaced or never given out; ask the operator for a new one",
             )
         };
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let secret = sha256_hex(secret);
         let request = sha256_hex(request_der);
         let invitation = self.database.invitation(&secret)?.ok_or_else(refused)?;
@@ -105,6 +111,15 @@ impl EnrolmentDesk {
 
     /// A new certificate for a site whose present one has just been verified.
     pub fn renew(&self, site: SiteName, request_der: &[u8]) -> Result<Vec<u8>, Error> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self
+            .database
+            .sites()?
+            .iter()
+            .any(|known| known.name == site.as_str() && known.status == "enrolled")
+        {
+            return Err(Error::denied(format!("site `{site}` is not enrolled any more")));
+        }
         let der = self
             .authority
             .sign_request(request_der, &Identity::Site(site), self.certificate_life)?;
@@ -116,6 +131,7 @@ impl EnrolmentDesk {
 
     /// Revokes a site from the next call on.
     pub fn revoke(&self, site: &SiteName, now: i64) -> Result<(), Error> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let serials = self.database.revoke(site, now)?;
         self.admitted.remove(&serials);
         Ok(())
@@ -134,6 +150,7 @@ mod tests {
             database: Database::open(&folder.join("db")).unwrap(),
             admitted: Arc::default(),
             certificate_life: Duration::from_secs(60),
+            turn: Arc::default(),
         }
     }
 

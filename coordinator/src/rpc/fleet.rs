@@ -20,6 +20,7 @@ use crate::{
     VERSION,
     fleet::{OpenSession, SESSION_QUEUE},
     hub::Hub,
+    run::driver::printable,
 };
 
 /// A session on which nothing was heard for so long is over; agents send a heartbeat every 20 s.
@@ -45,13 +46,28 @@ impl Fleet for FleetService {
                 "the first message of a session must be Hello",
             ));
         };
+        let hello = Hello {
+            agent_version: printable(&hello.agent_version),
+            device: printable(&hello.device),
+            workloads: hello.workloads,
+        };
         let (tasks, mut offered) = mpsc::channel(SESSION_QUEUE);
         let (outbound, stream) = mpsc::channel(SESSION_QUEUE);
         let session = self.0.fleet.open(&site, tasks, &self.0.shutdown);
         tracing::info!(%site, agent = %hello.agent_version, device = %hello.device, "connected");
         let hub = Arc::clone(&self.0);
         tokio::spawn(async move {
-            greet(&hub, &site, &hello, &outbound).await;
+            let welcome = Welcome {
+                coordinator_version: VERSION.to_owned(),
+                site: site.to_string(),
+            };
+            drop(
+                outbound
+                    .send(Ok(CoordinatorMessage {
+                        body: Some(Body::Welcome(welcome)),
+                    }))
+                    .await,
+            );
             let end = session.end.clone();
             tokio::select! {
                 () = end.cancelled() => {
@@ -60,6 +76,7 @@ impl Fleet for FleetService {
                 }
                 () = listen(&hub, &site, &mut inbound) => {}
                 () = forward(&mut offered, &outbound) => {}
+                () = call_up(&hub, &site, &hello) => {}
             }
             farewell(&hub, &site, &hello, &session).await;
         });
@@ -97,27 +114,13 @@ impl Fleet for FleetService {
     }
 }
 
-async fn greet(
-    hub: &Hub,
-    site: &SiteName,
-    hello: &Hello,
-    outbound: &mpsc::Sender<Result<CoordinatorMessage, Status>>,
-) {
-    let welcome = Welcome {
-        coordinator_version: VERSION.to_owned(),
-        site: site.to_string(),
-    };
-    drop(
-        outbound
-            .send(Ok(CoordinatorMessage {
-                body: Some(Body::Welcome(welcome)),
-            }))
-            .await,
-    );
+/// Notes the visit and has every run say what it asks of this site; ends with the session.
+async fn call_up(hub: &Hub, site: &SiteName, hello: &Hello) {
     seen(hub, site, hello).await;
     for run in hub.runs() {
         run.connected(site.clone()).await;
     }
+    std::future::pending::<()>().await;
 }
 
 async fn farewell(hub: &Hub, site: &SiteName, hello: &Hello, session: &OpenSession) {

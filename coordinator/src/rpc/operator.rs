@@ -104,7 +104,9 @@ impl Operator for OperatorService {
         request: Request<RevokeSiteRequest>,
     ) -> Result<Response<RevokeSiteResponse>, Status> {
         let site: SiteName = request.into_inner().name.parse().map_err(Error::from)?;
-        self.0.revoke(&site).await?;
+        let (hub, name) = (Arc::clone(&self.0), site.clone());
+        let revoked = tokio::spawn(async move { hub.revoke(&name).await }).await;
+        revoked.map_err(|e| Error::bug(e.to_string()))??;
         tracing::info!(%site, "revoked");
         Ok(Response::new(RevokeSiteResponse {}))
     }
@@ -112,7 +114,10 @@ impl Operator for OperatorService {
     async fn submit_run(&self, request: Request<SubmitRunRequest>) -> Result<Response<RunSummary>, Status> {
         let request = request.into_inner();
         let id = (!request.run_id.is_empty()).then_some(request.run_id);
-        let run = self.0.submit(&request.plan_toml, id).await?;
+        // On a task of its own: a client that hangs up must not leave a run that nobody drives.
+        let hub = Arc::clone(&self.0);
+        let submitted = tokio::spawn(async move { hub.submit(&request.plan_toml, id).await }).await;
+        let run = submitted.map_err(|e| Error::bug(e.to_string()))??;
         Ok(Response::new(self.summary(&run)))
     }
 
@@ -144,7 +149,10 @@ impl Operator for OperatorService {
                 }
                 changes.mark_unchanged();
                 let detail = OperatorService(Arc::clone(&hub)).detail(&run);
-                let ended = run.run().status != RunStatus::Running;
+                let ended = detail
+                    .summary
+                    .as_ref()
+                    .is_some_and(|summary| summary.status != "running");
                 if !ended {
                     tokio::select! {
                         () = hub.shutdown.cancelled() => return None,

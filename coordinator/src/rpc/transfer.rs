@@ -1,7 +1,7 @@
 //! The Transfer service: blobs in and out, resumable, checked.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +15,7 @@ use sheaf_proto::{
         transfer_server::Transfer, upload_message::Body,
     },
 };
-use sheaf_transport::digest::BlobHasher;
+use sheaf_transport::{digest::BlobHasher, identity::SiteName};
 use tokio::{
     fs::{self, File, OpenOptions},
     io::{AsyncSeekExt as _, AsyncWriteExt as _},
@@ -30,7 +30,12 @@ use crate::{error::Error, hub::Hub};
 pub(super) struct TransferService {
     hub: Arc<Hub>,
     uploads: Uploads,
+    sent: Mutex<HashMap<(SiteName, String, String), BTreeSet<BlobId>>>,
 }
+
+/// An honest site sends one answer to a task, and another when its disk damaged the first: more only fill the
+/// coordinator's disk.
+const ANSWERS_A_TASK: usize = 4;
 
 /// Uploads under way, by staged file: a new one of the same blob takes the place of one whose link died.
 #[derive(Default)]
@@ -64,6 +69,7 @@ impl TransferService {
         Self {
             hub,
             uploads: Uploads::default(),
+            sent: Mutex::default(),
         }
     }
 
@@ -80,7 +86,10 @@ impl TransferService {
                     .ok_or_else(|| {
                         Error::conflict("this site has no such task now; the phase may be over")
                     })?;
-                phase.max_result_bytes
+                let limit = phase.max_result_bytes;
+                drop(state);
+                self.count_answer(site, header, blob)?;
+                limit
             }
             Caller::Anonymous => return Err(Error::denied("uploads need a certificate")),
         };
@@ -88,6 +97,20 @@ impl TransferService {
             return Err(Error::invalid(format!(
                 "the blob has {} bytes, at most {limit} are taken for this task",
                 blob.size()
+            )));
+        }
+        Ok(())
+    }
+
+    fn count_answer(&self, site: &SiteName, header: &UploadHeader, blob: &BlobId) -> Result<(), Error> {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let task = (site.clone(), header.run_id.clone(), header.task_key.clone());
+        let answers = sent.entry(task).or_default();
+        answers.insert(*blob);
+        if answers.len() > ANSWERS_A_TASK {
+            answers.remove(blob);
+            return Err(Error::invalid(format!(
+                "this site has sent {ANSWERS_A_TASK} answers to this task already"
             )));
         }
         Ok(())
@@ -106,7 +129,10 @@ impl TransferService {
             return Ok(blob.size());
         }
         let staged = self.hub.blobs.staging(&owner(caller), &blob);
-        let (superseded, _turn) = self.uploads.take_over(&staged).await;
+        let (superseded, turn) = self.uploads.take_over(&staged).await;
+        if self.hub.blobs.contains(&blob) {
+            return Ok(blob.size()); // the upload that was taken over had just ended
+        }
         let mut sink = Sink::open(staged.clone(), header.offset).await?;
         loop {
             let message = tokio::select! {
@@ -150,9 +176,13 @@ impl TransferService {
             )));
         }
         let (blobs, size) = (self.hub.blobs.clone(), blob.size());
-        tokio::task::spawn_blocking(move || blobs.commit(&staged, &blob))
-            .await
-            .map_err(|e| Error::bug(e.to_string()))??;
+        // The turn goes along: a caller that hangs up now must not let the next one into the same file.
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            blobs.commit(&staged, &blob)
+        })
+        .await
+        .map_err(|e| Error::bug(e.to_string()))??;
         Ok(size)
     }
 
@@ -163,7 +193,7 @@ impl TransferService {
     fn may_download(&self, caller: &Caller, blob: &BlobId) -> bool {
         match caller {
             Caller::Operator(_) => true,
-            Caller::Site(site) => self.hub.fleet.may_fetch(site, blob),
+            Caller::Site(site) => self.hub.may_fetch(site, blob),
             Caller::Anonymous => false,
         }
     }
@@ -308,7 +338,7 @@ impl Sink {
     async fn open(path: PathBuf, offset: u64) -> Result<Self, Error> {
         let held = fs::metadata(&path).await.map_or(0, |m| m.len());
         if offset > held {
-            return Err(Error::conflict(format!(
+            return Err(Error::transient(format!(
                 "the upload begins at {offset}, but only {held} bytes are held; ask again"
             )));
         }

@@ -15,7 +15,7 @@ use sheaf_proto::{
 };
 use sheaf_transport::identity::SiteName;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,8 @@ pub struct DriverParts {
     pub fleet: Arc<Fleet>,
     /// The time.
     pub clock: Clock,
+    /// Bounds the answers that are checked at the same time, over all runs.
+    pub checks: Arc<Semaphore>,
     /// Ends every driver.
     pub shutdown: CancellationToken,
 }
@@ -64,6 +66,7 @@ pub struct RunHandle {
     progress: Arc<RwLock<BTreeMap<SiteName, TaskProgress>>>,
     changes: watch::Receiver<u64>,
     blobs: BlobStore,
+    checks: Arc<Semaphore>,
 }
 
 /// What a site last said about its task; not journalled.
@@ -138,14 +141,27 @@ impl RunHandle {
         seconds: f64,
         overhead: u64,
     ) -> Result<(Verdict, String), Error> {
-        let admission = self.run().admit(&site, &key);
-        let phase = match admission {
-            Admission::Duplicate => return Ok((Verdict::Duplicate, String::new())),
-            Admission::Late(reason) => return Ok((Verdict::Late, reason)),
+        let phase = match self.run().admit(&site, &key) {
             Admission::Accept => self.run().task_for(&site).cloned(),
+            // Not a word before the journal has what this says: the driver answers, see below.
+            Admission::Duplicate | Admission::Late(_) => None,
         };
         let Some(phase) = phase else {
-            return Ok((Verdict::Late, "this phase is closed".to_owned()));
+            let delivery = Delivery {
+                blob,
+                bytes_up: 0,
+                bytes_down: 0,
+                seconds: 0.0,
+            };
+            return Ok(verdict(
+                self.ask(|reply| Command::Deliver {
+                    site,
+                    key,
+                    delivery,
+                    reply,
+                })
+                .await??,
+            ));
         };
         if let Err(refusal) = self.check(&phase, blob).await {
             return match refusal.class {
@@ -172,19 +188,20 @@ impl RunHandle {
                 reply,
             })
             .await??;
-        Ok(match admission {
-            Admission::Accept => (Verdict::Accepted, String::new()),
-            Admission::Duplicate => (Verdict::Duplicate, String::new()),
-            Admission::Late(reason) => (Verdict::Late, reason),
-        })
+        Ok(verdict(admission))
     }
 
     async fn check(&self, phase: &PhaseSpec, blob: BlobId) -> Result<(), Error> {
         if !self.blobs.contains(&blob) {
             return Err(Error::conflict("the answer is not here yet; upload it first"));
         }
+        let turn = self
+            .checks
+            .acquire()
+            .await
+            .map_err(|_| Error::transient("the coordinator is stopping"))?;
         let (plan, blobs, phase) = (Arc::clone(&self.plan), self.blobs.clone(), phase.clone());
-        tokio::task::spawn_blocking(move || {
+        let checked = tokio::task::spawn_blocking(move || {
             let context = Context {
                 plan: &plan,
                 blobs: &blobs,
@@ -192,7 +209,9 @@ impl RunHandle {
             workload::named(&plan.run.workload)?.check_result(&context, &phase, &blobs.path(&blob))
         })
         .await
-        .map_err(|e| Error::bug(e.to_string()))?
+        .map_err(|e| Error::bug(e.to_string()))?;
+        drop(turn);
+        checked
     }
 
     /// A site has connected: it is told what it is asked.
@@ -224,6 +243,23 @@ impl RunHandle {
     }
 }
 
+fn verdict(admission: Admission) -> (Verdict, String) {
+    match admission {
+        Admission::Accept => (Verdict::Accepted, String::new()),
+        Admission::Duplicate => (Verdict::Duplicate, String::new()),
+        Admission::Late(reason) => (Verdict::Late, reason),
+    }
+}
+
+/// What a peer says, fit for a terminal and a journal: printable and not too long.
+pub(crate) fn printable(text: &str) -> String {
+    const LONGEST: usize = 500;
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(LONGEST)
+        .collect()
+}
+
 /// Starts the driver of a run whose state was just made or replayed.
 pub fn start(
     parts: DriverParts,
@@ -241,6 +277,7 @@ pub fn start(
         progress: Arc::default(),
         changes,
         blobs: parts.blobs.clone(),
+        checks: Arc::clone(&parts.checks),
     };
     let driver = Driver {
         workload: workload::named(&plan.run.workload)?,
@@ -380,6 +417,7 @@ impl Driver {
         {
             return;
         }
+        let reason = printable(&reason);
         match state {
             State::Unspecified => {}
             State::Accepted => self.note(&site, "accepted", reason),
@@ -487,11 +525,43 @@ impl Driver {
                 for site in awaited {
                     self.offer(&site);
                 }
+                self.dismiss_revoked(phase.key.clone());
                 self.arm(stage_id, phase.key);
             }
         }
     }
 
+    /// Sites that were revoked while nothing was asked of them are not waited for.
+    fn dismiss_revoked(&self, key: String) {
+        let (database, commands) = (self.parts.database.clone(), self.commands.clone());
+        let awaited = self.handle.run().awaited();
+        tokio::spawn(async move {
+            let Ok(sites) = database.run(Database::sites).await else {
+                return;
+            };
+            for site in awaited {
+                if sites
+                    .iter()
+                    .any(|known| known.name == site.as_str() && known.status == "revoked")
+                {
+                    let reason = "revoked by the operator".to_owned();
+                    let state = task_update::State::Declined;
+                    drop(
+                        commands
+                            .send(Command::Update {
+                                site,
+                                key: key.clone(),
+                                state,
+                                reason,
+                            })
+                            .await,
+                    );
+                }
+            }
+        });
+    }
+
+    /// Begins a phase's time. A restarted coordinator begins it anew: its own absence is not the sites' fault.
     fn arm(&self, stage_id: u64, key: String) {
         let (commands, deadline): (_, Duration) = (self.commands.clone(), self.handle.plan.run.deadline);
         let shutdown = self.parts.shutdown.clone();
@@ -529,10 +599,12 @@ impl Driver {
 
     fn work(&self, stage_id: u64, job: Job) {
         let (workload, handle, commands) = (self.workload, self.handle.clone(), self.commands.clone());
-        tokio::task::spawn_blocking(move || {
-            let outcome = job.run(workload, &handle);
+        tokio::spawn(async move {
+            let worked = tokio::task::spawn_blocking(move || job.run(workload, &handle)).await;
+            // A panic in a job is a defect, but the run must say so rather than hang.
+            let outcome = worked.unwrap_or_else(|e| Err(Error::bug(format!("the coordinator failed: {e}"))));
             // Fails only when the driver has ended; the journal makes the next one do it again.
-            drop(commands.blocking_send(Command::Reduced { stage_id, outcome }));
+            drop(commands.send(Command::Reduced { stage_id, outcome }).await);
         });
     }
 

@@ -282,6 +282,9 @@ impl Run {
             _ => return late("the run is over"),
         }
         match &self.stage {
+            Stage::Collecting(phase) if phase.key == key && self.excused.contains(site) => {
+                late("this site had said that it would not answer")
+            }
             Stage::Collecting(phase) if phase.key == key => Admission::Accept,
             _ => late("this phase is closed"),
         }
@@ -337,8 +340,13 @@ impl Run {
     fn begin_version(&mut self, at: i64) {
         self.version += 1;
         self.started_at = at;
+        let aborted = self.status == Status::Aborted;
         self.restart(at);
         self.spans.clear();
+        if aborted {
+            // The operator stopped it; `resume` goes on with the members there are then.
+            self.stop(Status::Aborted);
+        }
     }
 
     /// Back to the first decision; everything delivered stays.
@@ -365,6 +373,9 @@ impl Run {
         }
         match next {
             Next::Publish => self.enter(Stage::Publishing),
+            Next::Collect(phase) if phase.defines_model && self.members_in().count() < self.needed() => {
+                self.fail_below_quorum(at);
+            }
             Next::Collect(phase) => {
                 self.spans.push(PhaseSpan {
                     name: phase.name.clone(),

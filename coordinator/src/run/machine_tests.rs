@@ -24,7 +24,12 @@ struct Book {
 }
 
 impl Book {
+    /// A run that goes on with this many sites.
     fn open(sites: &[&str], quorum: usize) -> Self {
+        Self::submit(sites, Some(quorum))
+    }
+
+    fn submit(sites: &[&str], quorum: Option<usize>) -> Self {
         let first = Entry {
             seq: 0,
             at: 1000,
@@ -71,15 +76,15 @@ impl Book {
     }
 
     /// Through survey and sums to the evaluation, which waits for everyone.
-    fn to_evaluation(&mut self, names: &[&str]) -> &mut Self {
+    fn up_to_evaluation(&mut self, names: &[&str]) -> &mut Self {
         self.collect("survey").deliver(names, "survey").reduce("survey");
         self.collect("sums").deliver(names, "sums").reduce("sums");
         self.collect("evaluate")
     }
 
     /// To the end.
-    fn to_done(&mut self, names: &[&str]) -> &mut Self {
-        self.to_evaluation(names)
+    fn up_to_done(&mut self, names: &[&str]) -> &mut Self {
+        self.up_to_evaluation(names)
             .deliver(names, "evaluate")
             .reduce("evaluate");
         self.push(publish()).push(published())
@@ -116,7 +121,7 @@ fn blob(text: &str) -> BlobId {
     blob_id(text.as_bytes())
 }
 
-fn submitted(sites: &[&str], quorum: usize) -> Event {
+fn submitted(sites: &[&str], quorum: Option<usize>) -> Event {
     Event::Submitted {
         name: "a run".to_owned(),
         workload: "afl".to_owned(),

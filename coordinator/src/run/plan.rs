@@ -158,6 +158,14 @@ impl Plan {
         if run.quorum == Some(0) {
             return Err(Error::invalid("[run] quorum must be at least 1"));
         }
+        if let Some(sites) = &run.sites {
+            let different: std::collections::BTreeSet<_> = sites.iter().collect();
+            if sites.is_empty() || different.len() != sites.len() {
+                return Err(Error::invalid(
+                    "[run] sites must name at least one site, and each once",
+                ));
+            }
+        }
         if let (Some(sites), Some(quorum)) = (&run.sites, run.quorum)
             && quorum > sites.len()
         {
@@ -195,11 +203,12 @@ impl Plan {
             .map_err(|e: toml::de::Error| Error::invalid(format!("the plan is not TOML: {e}")))?;
         // The kind of a section decides which other keys it takes, so it is set first.
         let mut overrides: Vec<&String> = overrides.iter().collect();
-        overrides.sort_by_key(|one| {
-            !one.split('=')
+        let sets_kind = |one: &str| {
+            one.split('=')
                 .next()
                 .is_some_and(|path| path.trim().rsplit('.').next() == Some("kind"))
-        });
+        };
+        overrides.sort_by_key(|one| u8::from(!sets_kind(one)));
         for one in overrides {
             let (path, value) = one
                 .split_once('=')

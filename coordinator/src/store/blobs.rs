@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use sheaf_proto::BlobId;
 use sheaf_transport::digest::blob_id;
 
 use crate::error::Error;
+
+/// Nobody resumes an upload after so long.
+const ABANDONED: Duration = Duration::from_secs(7 * 86_400);
 
 /// The blobs of a coordinator.
 #[derive(Clone)]
@@ -34,7 +38,15 @@ impl BlobStore {
     /// Opens or creates the folders.
     pub fn open(root: &Path) -> Result<Self, Error> {
         fs::create_dir_all(root.join("blobs"))?;
-        fs::create_dir_all(root.join("incoming"))?;
+        let incoming = root.join("incoming");
+        fs::create_dir_all(&incoming)?;
+        for entry in fs::read_dir(&incoming)? {
+            let entry = entry?;
+            let idle = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if idle > ABANDONED {
+                fs::remove_file(entry.path())?;
+            }
+        }
         let store = LocalFileSystem::new_with_prefix(root).map_err(|e| Error::bug(e.to_string()))?;
         Ok(Self {
             root: Arc::new(root.to_owned()),

@@ -123,8 +123,10 @@ impl BlobMover {
         let pump = tokio::spawn(pump_file(reader, header, blob.size(), sender));
         let answer = client.upload(ReceiverStream::new(receiver)).await;
         let pumped = pump.await.map_err(|e| file(io::Error::other(e)))?;
+        // A file that cannot be read ends the stream early, which the other side can only take for a cut.
+        pumped.map_err(file)?;
         answer.map_err(rpc)?;
-        pumped.map_err(file)
+        Ok(())
     }
 
     /// Fetches `blob` into `path` by way of `path.part`, which a broken transfer leaves for the next call.

@@ -9,7 +9,7 @@ fn entry(seq: i64, event: Event) -> Entry {
 
 #[test]
 fn a_journal_that_cannot_be_one_is_refused() {
-    let first = || entry(0, submitted(&["a"], 1));
+    let first = || entry(0, submitted(&["a"], Some(1)));
     for (what, journal) in [
         ("nothing", vec![]),
         ("no submission", vec![entry(0, Event::Aborted)]),
@@ -46,7 +46,7 @@ fn the_text_of_each_event_is_the_one_of_the_first_version() {
     };
     let table = [
         (
-            submitted(&["a"], 1),
+            submitted(&["a"], Some(1)),
             format!(
                 r#"{{"event":"submitted","name":"a run","workload":"afl","plan_sha256":"{}","sites":["a"],"quorum":1}}"#,
                 "00".repeat(32)
