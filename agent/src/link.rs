@@ -19,7 +19,7 @@ use crate::{error::AgentError, identity::Identity, state::State, worker::Worker}
 /// How often to look whether the certificate wants renewing.
 const RENEWAL_CHECK: Duration = Duration::from_secs(1);
 /// A session that lasted so long was a good one: the next failure begins with a short wait again.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
+const GOOD_SESSION: Duration = Duration::from_secs(3);
 
 /// What the rest of the agent sees of the link.
 #[derive(Clone)]

@@ -111,6 +111,8 @@ mod tests {
 
     use super::*;
 
+    type Change = fn(&mut Task);
+
     const CONFIG: &str = "[data.a]\nkind='table'\npath='a.csv'\n[data.b]\nkind='table'\npath='b.csv'\n[policy]\n\
         workloads=['afl']\ndatasets=['a']\nrelease=['sums']\nmin_cohort=3\napprove='auto'\ncolumns={a=['age']}";
 
@@ -129,7 +131,6 @@ mod tests {
         let config = Config::parse(CONFIG, Path::new(".")).unwrap();
         let permit = check(&config, &task()).unwrap();
         assert!(permit.covers("sums") && !permit.covers("metrics") && !permit.needs_approval());
-        type Change = fn(&mut Task);
         let change: [(&str, Change); 5] = [
             ("workload", |t| t.workload = "fdkt".into()),
             ("no data set", |t| t.dataset = "c".into()),

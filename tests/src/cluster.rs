@@ -7,7 +7,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
+        mpsc,
     },
+    time::Duration,
 };
 
 use sheaf_agent::{daemon, error::AgentError};
@@ -63,6 +65,24 @@ pub struct Cluster {
     agents: BTreeMap<String, Agent>,
     turns: Arc<Semaphore>,
     folder: TempDir,
+    _watchdog: mpsc::Sender<()>,
+}
+
+/// Longer than any test here takes.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// Ends the process when a cluster lives too long. Timeouts of the runtime do not fire when its threads wait for
+/// one another, and a test that hangs tells less than one that fails.
+fn watch() -> mpsc::Sender<()> {
+    let (alive, ended) = mpsc::channel();
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{test} hangs: its cluster still stands after {PATIENCE:?}");
+            std::process::abort();
+        }
+    });
+    alive
 }
 
 /// A free port below those the system gives to dialling sockets: a coordinator that is away for a moment must find
@@ -97,6 +117,7 @@ impl Cluster {
     /// The same with a changed configuration.
     pub async fn start_with(kind: Kind, change: impl FnOnce(&mut Config)) -> Self {
         log();
+        let watchdog = watch();
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("coordinator"));
         let port = free_port();
@@ -119,6 +140,7 @@ impl Cluster {
             agents: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(2)),
             folder,
+            _watchdog: watchdog,
         }
     }
 

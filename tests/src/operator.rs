@@ -92,9 +92,11 @@ impl Operator {
         self.rpc.clone().submit_run(request).await.unwrap().into_inner()
     }
 
-    /// A run now, or none while the coordinator is away.
+    /// A run now, or none while the coordinator is away. One that is there but does not answer fails the test.
     pub async fn show(&self, run: &str) -> Option<RunDetail> {
-        match self.rpc.clone().show_run(reference(run)).await {
+        let mut rpc = self.rpc.clone();
+        let answer = tokio::time::timeout(PATIENCE, rpc.show_run(reference(run))).await;
+        match answer.expect("the coordinator is there but does not answer") {
             Ok(detail) => Some(detail.into_inner()),
             Err(status) if is_transient(&status) => None,
             Err(status) => panic!("run {run} cannot be shown: {status}"),

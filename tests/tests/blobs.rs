@@ -116,10 +116,10 @@ async fn what_arrives_must_be_what_was_announced() {
         send(plain(blob, 0), &[(0, b"0123", false), (2, b"23456789", true)]).await,
         Err(Code::OutOfRange)
     );
-    // An offset beyond what is held.
+    // An offset beyond what is held: the sender is to ask again.
     assert_eq!(
         send(plain(blob, 9), &[(9, b"9", true)]).await,
-        Err(Code::FailedPrecondition)
+        Err(Code::Unavailable)
     );
     assert!(!held(channel, blob).await.1, "none of these made a blob");
 

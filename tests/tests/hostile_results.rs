@@ -2,18 +2,25 @@
 //! a right one.
 
 use sheaf_analytic::{Sums, SumsShape, codec};
-use sheaf_proto::v1::Verdict;
+use sheaf_data::Dataset;
+use sheaf_proto::v1::{Task, Verdict};
 use sheaf_tests::{
     cluster::{Cluster, Kind},
     data::features,
     operator::phase,
     random::Random,
-    raw::RawSite,
+    raw::{RawSession, RawSite},
     site::Rules,
 };
 
-fn journal_length(cluster: &Cluster) -> usize {
-    cluster.hub().database.journal("run").unwrap().len()
+/// Events of the journal that name a site. Others' answers may still be on their way into it.
+fn events_about(cluster: &Cluster, site: &str) -> usize {
+    let journal = cluster.hub().database.journal("run").unwrap();
+    let name = format!("\"{site}\"");
+    journal
+        .iter()
+        .filter(|entry| serde_json::to_string(entry).unwrap().contains(&name))
+        .count()
 }
 
 async fn wait_for_phase(cluster: &Cluster, name: &str) {
@@ -172,73 +179,129 @@ fn hostile_surveys(good: &[u8]) -> Vec<(String, Vec<u8>)> {
     .collect()
 }
 
-/// Every one is refused with a reason, and the journal is as long as before.
-async fn all_refused(
-    cluster: &Cluster,
-    site: &RawSite,
-    task: &sheaf_proto::v1::Task,
-    hostile: impl IntoIterator<Item = (String, Vec<u8>)>,
-) {
-    let before = journal_length(cluster);
-    for (what, bytes) in hostile {
-        let ack = site
-            .answer(task, &bytes)
-            .await
-            .unwrap_or_else(|status| panic!("{what}: {status}"));
-        assert_eq!(ack.verdict(), Verdict::Refused, "{what}");
-        assert!(
-            ack.reason.contains(&task.phase) && ack.reason.len() > task.phase.len() + 10,
-            "{what} is refused without a reason: {:?}",
-            ack.reason
-        );
-        assert_eq!(journal_length(cluster), before, "{what} changed the run");
+/// A site may answer a task so often, for its disk may damage an answer.
+const ANSWERS_A_TASK: usize = 4;
+
+/// A site made by hand that lies first.
+struct Liar {
+    site: RawSite,
+    session: RawSession,
+    rows: Dataset,
+}
+
+impl Liar {
+    /// Every answer is refused with a reason, and the journal is as long as before.
+    async fn is_refused(&self, cluster: &Cluster, task: &Task, hostile: &[(String, Vec<u8>)]) {
+        assert!(hostile.len() < ANSWERS_A_TASK, "one is left for the right answer");
+        let before = events_about(cluster, self.site.name.as_str());
+        for (what, bytes) in hostile {
+            let ack = self
+                .site
+                .answer(task, bytes)
+                .await
+                .unwrap_or_else(|status| panic!("{what}: {status}"));
+            assert_eq!(ack.verdict(), Verdict::Refused, "{what}");
+            assert!(
+                ack.reason.contains(&task.phase) && ack.reason.len() > task.phase.len() + 10,
+                "{what} is refused without a reason: {:?}",
+                ack.reason
+            );
+            assert_eq!(
+                events_about(cluster, self.site.name.as_str()),
+                before,
+                "{what} changed the run"
+            );
+        }
+    }
+
+    async fn is_accepted(&self, task: &Task, good: &[u8]) {
+        let ack = self.site.answer(task, good).await.unwrap();
+        assert_eq!(ack.verdict(), Verdict::Accepted, "{}", ack.reason);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_and_what_can_be_is_taken_after_it() {
-    let study = features(200, 6, 3, 31, "");
-    let sites = study.deal(2);
+    let study = features(400, 6, 3, 31, "");
+    let sites = study.deal(20);
     let mut cluster = Cluster::start(Kind::Here).await;
     cluster.join(&study, &sites[0], &Rules::default()).await;
-    let raw = RawSite::enrol(&cluster, &sites[1].name).await;
-    let rows = study.dataset.subset(&sites[1].rows);
+    let mut liars = Vec::new();
+    for rows in &sites[1..] {
+        let site = RawSite::enrol(&cluster, &rows.name).await;
+        let session = site.session().await.unwrap();
+        let rows = study.dataset.subset(&rows.rows);
+        liars.push(Liar { site, session, rows });
+    }
     cluster.operator.submit(&study.plan, "run").await;
-    let mut session = raw.session().await.unwrap();
 
-    let task = session.task("survey").await;
     wait_for_phase(&cluster, "survey").await;
-    let good = crate::answers::survey(&raw, &task, &rows).await;
-    all_refused(&cluster, &raw, &task, hostile_surveys(&good)).await;
-    assert_eq!(
-        raw.answer(&task, &good).await.unwrap().verdict(),
-        Verdict::Accepted
-    );
+    let mut hostile = None;
+    for liar in &mut liars {
+        let task = liar.session.task("survey").await;
+        let good = crate::answers::survey(&liar.site, &task, &liar.rows).await;
+        let hostile = hostile.get_or_insert_with(|| hostile_surveys(&good));
+        let now = hostile.split_off(hostile.len().saturating_sub(ANSWERS_A_TASK - 1));
+        liar.is_refused(&cluster, &task, &now).await;
+        liar.is_accepted(&task, &good).await;
+    }
+    assert_eq!(hostile, Some(Vec::new()), "all were tried");
 
-    let task = session.task("sums").await;
     wait_for_phase(&cluster, "sums").await;
-    let (spec, good) = crate::answers::sums_of(&raw, &task, &rows).await;
-    let shape = SumsShape::of(&spec.features, spec.encoding.classes.len());
     let mut random = Random::new(32);
-    let noise = (0..40).map(|i| (format!("noise {i}"), random.bytes(1 + i * 37)));
-    let hostile = hostile_sums(&good, &shape);
-    let hostile = hostile.into_iter().map(|(what, bytes)| (what.to_owned(), bytes));
-    all_refused(&cluster, &raw, &task, hostile.chain(noise)).await;
-    let ack = raw.answer(&task, &codec::encode(&good)).await.unwrap();
-    assert_eq!(ack.verdict(), Verdict::Accepted);
+    let mut hostile = None;
+    for liar in &mut liars {
+        let task = liar.session.task("sums").await;
+        let (spec, good) = crate::answers::sums_of(&liar.site, &task, &liar.rows).await;
+        let shape = SumsShape::of(&spec.features, spec.encoding.classes.len());
+        let hostile = hostile.get_or_insert_with(|| {
+            let named = hostile_sums(&good, &shape).into_iter();
+            let noise = (0..25).map(|i| (format!("noise {i}"), random.bytes(1 + i * 61)));
+            named
+                .map(|(what, bytes)| (what.to_owned(), bytes))
+                .chain(noise)
+                .collect::<Vec<_>>()
+        });
+        let now = hostile.split_off(hostile.len().saturating_sub(ANSWERS_A_TASK - 1));
+        liar.is_refused(&cluster, &task, &now).await;
+        liar.is_accepted(&task, &codec::encode(&good)).await;
+    }
+    assert_eq!(hostile, Some(Vec::new()), "all were tried");
 
-    let task = session.task("evaluate").await;
     wait_for_phase(&cluster, "evaluate").await;
     let absurd = [
         "null",
         "{}",
         r#"{"train_rows":1,"test_rows":5,"unknown_class_rows":0,"federated":null,"scores":{},"local":null}"#,
     ];
-    let absurd = absurd.map(|text| (text.to_owned(), text.as_bytes().to_vec()));
-    all_refused(&cluster, &raw, &task, absurd).await;
+    let mut absurd = absurd
+        .map(|text| (text.to_owned(), text.as_bytes().to_vec()))
+        .to_vec();
     let nothing = r#"{"train_rows":1,"test_rows":0,"unknown_class_rows":0,"federated":null,"scores":null,"local":null}"#;
-    let ack = raw.answer(&task, nothing.as_bytes()).await.unwrap();
-    assert_eq!(ack.verdict(), Verdict::Accepted, "{}", ack.reason);
-
+    for liar in &mut liars {
+        let task = liar.session.task("evaluate").await;
+        liar.is_refused(&cluster, &task, &std::mem::take(&mut absurd))
+            .await;
+        liar.is_accepted(&task, nothing.as_bytes()).await;
+    }
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_cannot_fill_the_disk_with_answers() {
+    let study = features(60, 6, 3, 33, "");
+    let cluster = Cluster::start(Kind::Here).await;
+    let raw = RawSite::enrol(&cluster, "a").await;
+    let mut session = raw.session().await.unwrap();
+    cluster.operator.submit(&study.plan, "run").await;
+    let task = session.task("survey").await;
+    for number in 0..ANSWERS_A_TASK {
+        let ack = raw
+            .answer(&task, format!("lie {number}").as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(ack.verdict(), Verdict::Refused);
+    }
+    let refused = raw.answer(&task, b"one more").await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
 }

@@ -1,10 +1,7 @@
 //! Promise: a coordinator may be killed at any moment. Started again it goes on, ends with the same model, and
 //! counts every answer once.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use sheaf_coordinator::{run::event::Event, store::Database};
 use sheaf_tests::{
@@ -33,20 +30,12 @@ async fn twenty_five_kills_spread_over_the_life_of_runs() {
         let mut cluster = Cluster::with_sites(Kind::Process, &study, &study.deal(SITES)).await;
         cluster.operator.submit(&study.plan, "run").await;
         for (answers, milliseconds) in &moments {
-            let began = Instant::now();
-            loop {
-                let Some(detail) = cluster.operator.show("run").await else {
-                    continue;
-                };
-                if delivered(&detail) >= *answers || status(&detail) != "running" {
-                    break;
-                }
-                assert!(
-                    began.elapsed() < Duration::from_secs(60),
-                    "the run stands still: {detail:#?}"
-                );
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            cluster
+                .operator
+                .until("run", "at the moment of the next kill", |detail| {
+                    delivered(detail) >= *answers || status(detail) != "running"
+                })
+                .await;
             tokio::time::sleep(Duration::from_millis(*milliseconds)).await;
             cluster.down().await;
             cluster.up().await;

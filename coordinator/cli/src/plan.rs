@@ -7,9 +7,9 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::json;
-use sheaf_coordinator::run::plan::Plan;
+use sheaf_coordinator::{error::Error, run::plan::Plan};
 
 use crate::{Cli, output};
 
@@ -28,7 +28,8 @@ pub(crate) enum Command {
 
 /// Reads a plan with overrides; relative paths in it are made relative to its folder.
 pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Plan> {
-    let text = fs::read_to_string(path).with_context(|| format!("plan {}", path.display()))?;
+    let text =
+        fs::read_to_string(path).map_err(|e| Error::invalid(format!("plan {}: {e}", path.display())))?;
     let text = Plan::with_overrides(&text, overrides)?;
     let mut plan = Plan::parse(&text)?;
     plan.resolve_paths(path.parent().unwrap_or(Path::new(".")));

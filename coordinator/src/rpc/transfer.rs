@@ -125,14 +125,12 @@ impl TransferService {
     ) -> Result<u64, Status> {
         let blob = BlobId::from_wire(header.blob.as_ref()).map_err(Error::from)?;
         self.may_upload(caller, header, &blob)?;
-        if self.hub.blobs.contains(&blob) {
+        // A site sends its bytes even when equal ones are held: what others hold is not for it to know.
+        if matches!(caller, Caller::Operator(_)) && self.hub.blobs.contains(&blob) {
             return Ok(blob.size());
         }
         let staged = self.hub.blobs.staging(&owner(caller), &blob);
         let (superseded, turn) = self.uploads.take_over(&staged).await;
-        if self.hub.blobs.contains(&blob) {
-            return Ok(blob.size()); // the upload that was taken over had just ended
-        }
         let mut sink = Sink::open(staged.clone(), header.offset).await?;
         loop {
             let message = tokio::select! {

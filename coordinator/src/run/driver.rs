@@ -141,10 +141,12 @@ impl RunHandle {
         seconds: f64,
         overhead: u64,
     ) -> Result<(Verdict, String), Error> {
-        let phase = match self.run().admit(&site, &key) {
-            Admission::Accept => self.run().task_for(&site).cloned(),
-            // Not a word before the journal has what this says: the driver answers, see below.
-            Admission::Duplicate | Admission::Late(_) => None,
+        // Only an answer that is wanted is checked. For another not a word is said before the journal has what it
+        // says: the driver answers, below.
+        let phase = {
+            let run = self.run();
+            let wanted = run.admit(&site, &key) == Admission::Accept;
+            run.task_for(&site).filter(|_| wanted).cloned()
         };
         let Some(phase) = phase else {
             let delivery = Delivery {
