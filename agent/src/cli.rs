@@ -33,13 +33,7 @@ use crate::{config::Config, error::AgentError};
 #[command(name = "sheaf-agent", version, verbatim_doc_comment)]
 pub struct Cli {
     /// The site's configuration.
-    #[arg(
-        long,
-        short,
-        global = true,
-        default_value = "agent.toml",
-        env = "SHEAF_AGENT_CONFIG"
-    )]
+    #[arg(long, short, global = true, default_value = "agent.toml", env = "SHEAF_AGENT_CONFIG")]
     pub config: PathBuf,
     /// Folder with data files that would otherwise be fetched.
     #[arg(long, global = true, env = "SHEAF_DATA_DIR", value_name = "DIR")]

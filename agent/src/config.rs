@@ -137,19 +137,13 @@ impl Default for AgentSection {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, AgentError> {
-        let bad = |reason: String| AgentError::Config {
-            path: path.to_owned(),
-            reason,
-        };
+        let bad = |reason: String| AgentError::Config { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(|e| {
             bad(format!(
                 "{e}; name the file with --config, or let `sheaf-agent enroll TOKEN` write a first one"
             ))
         })?;
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self::parse(&text, folder).map_err(|e| match e {
             AgentError::Config { reason, .. } => bad(reason),
             other => other,
@@ -158,46 +152,24 @@ impl Config {
 
     /// Reads and checks a text whose relative paths are relative to `folder`.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, AgentError> {
-        let bad = |reason: String| AgentError::Config {
-            path: folder.to_owned(),
-            reason,
-        };
+        let bad = |reason: String| AgentError::Config { path: folder.to_owned(), reason };
         let mut file: File = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
         for source in file.data.values_mut() {
             source.resolve_paths(folder);
         }
-        if let Some(unknown) = file
-            .policy
-            .datasets
-            .iter()
-            .flatten()
-            .find(|name| !file.data.contains_key(*name))
+        if let Some(unknown) =
+            file.policy.datasets.iter().flatten().find(|name| !file.data.contains_key(*name))
         {
             return Err(bad(format!(
                 "[policy] datasets names `{unknown}`, but there is no [data.{unknown}]"
             )));
         }
-        if let Some(unknown) = file
-            .policy
-            .columns
-            .keys()
-            .find(|name| !file.data.contains_key(*name))
-        {
-            return Err(bad(format!(
-                "[policy] columns names `{unknown}`, but there is no [data.{unknown}]"
-            )));
+        if let Some(unknown) = file.policy.columns.keys().find(|name| !file.data.contains_key(*name)) {
+            return Err(bad(format!("[policy] columns names `{unknown}`, but there is no [data.{unknown}]")));
         }
         let kinds = ["statistics", "sums", "metrics"];
-        if let Some(unknown) = file
-            .policy
-            .release
-            .iter()
-            .find(|kind| !kinds.contains(&kind.as_str()))
-        {
-            return Err(bad(format!(
-                "[policy] release names `{unknown}`; known are {}",
-                kinds.join(", ")
-            )));
+        if let Some(unknown) = file.policy.release.iter().find(|kind| !kinds.contains(&kind.as_str())) {
+            return Err(bad(format!("[policy] release names `{unknown}`; known are {}", kinds.join(", "))));
         }
         let stop_grace = humantime::parse_duration(&file.agent.stop_grace)
             .map_err(|e| bad(format!("[agent] stop_grace: {e}; write \"30s\" or \"2m\"")))?;

@@ -34,13 +34,8 @@ pub async fn run(
     let grace = config.stop_grace;
     let worker = Worker::new(config, state.clone(), link.clone(), assets, turns);
     let hang_up = CancellationToken::new();
-    let mut kept = tokio::spawn(link::keep(
-        identity,
-        link.clone(),
-        worker.clone(),
-        state.clone(),
-        hang_up.clone(),
-    ));
+    let mut kept =
+        tokio::spawn(link::keep(identity, link.clone(), worker.clone(), state.clone(), hang_up.clone()));
     let mut alive = tokio::time::interval(ALIVE);
     loop {
         tokio::select! {

@@ -81,9 +81,5 @@ pub fn release(answer: Answer, permit: &Permit, state: &State) -> Result<Release
     }
     let blob = blob_id(&bytes);
     state.record_release(permit.run_id(), permit.key(), answer.kind, &blob)?;
-    Ok(Released {
-        bytes,
-        blob,
-        seconds: answer.seconds,
-    })
+    Ok(Released { bytes, blob, seconds: answer.seconds })
 }

@@ -92,9 +92,7 @@ pub async fn enrol(token: &EnrolmentToken, config: &Config) -> Result<Enrolled, 
     };
     let url = config.url.clone().unwrap_or_else(|| token.url.clone());
     let tls = enrolment_config(token.ca_fingerprint).map_err(identity_error)?;
-    let channel = dial(&url, tls)
-        .await
-        .map_err(|e| AgentError::Link(e.to_string()))?;
+    let channel = dial(&url, tls).await.map_err(|e| AgentError::Link(e.to_string()))?;
     let request = EnrolRequest {
         token_secret: token.secret.to_vec().into(),
         csr_der: csr.into(),
@@ -104,10 +102,7 @@ pub async fn enrol(token: &EnrolmentToken, config: &Config) -> Result<Enrolled, 
         .enrol(request)
         .await
         .map_err(|status| {
-            AgentError::Link(format!(
-                "the coordinator did not enrol this site: {}",
-                status.message()
-            ))
+            AgentError::Link(format!("the coordinator did not enrol this site: {}", status.message()))
         })?
         .into_inner();
     if fingerprint(&answer.ca_der) != token.ca_fingerprint {
@@ -119,20 +114,14 @@ pub async fn enrol(token: &EnrolmentToken, config: &Config) -> Result<Enrolled, 
     let site = answer.site.parse().map_err(identity_error)?;
     let profile = Profile { site, url };
     let text = toml::to_string(&profile).map_err(identity_error)?;
-    save_certificates(
-        &home.join("ca.pem"),
-        &[CertificateDer::from(answer.ca_der.to_vec())],
-    )
-    .and_then(|()| write_private(&home.join("site.toml"), text.as_bytes()))
-    .and_then(|()| write_identity(home, &key, &certificate))
-    .map_err(identity_error)?;
+    save_certificates(&home.join("ca.pem"), &[CertificateDer::from(answer.ca_der.to_vec())])
+        .and_then(|()| write_private(&home.join("site.toml"), text.as_bytes()))
+        .and_then(|()| write_identity(home, &key, &certificate))
+        .map_err(identity_error)?;
     for file in [request_file, request_key] {
         fs::remove_file(&file).map_err(AgentError::file(&file))?;
     }
-    Ok(Enrolled {
-        profile,
-        ca_fingerprint: hex::encode(token.ca_fingerprint),
-    })
+    Ok(Enrolled { profile, ca_fingerprint: hex::encode(token.ca_fingerprint) })
 }
 
 /// Key and certificate in one file, so that a renewal replaces both or neither.
@@ -157,25 +146,17 @@ impl Identity {
         let file = key_file(&home);
         let pem = fs::read(&file).map_err(|e| missing(&format!("{}: {e}", file.display())))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|e| missing(&e))?;
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<_, _>>()
-            .map_err(|e| missing(&e))?;
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| missing(&e))?;
         let profile_file = home.join("site.toml");
         let profile = fs::read_to_string(&profile_file).map_err(|e| missing(&e))?;
         let mut profile: Profile = toml::from_str(&profile).map_err(|e| missing(&e))?;
         if let Some(url) = &config.url {
             profile.url.clone_from(url);
         }
-        let ca = load_certificates(&home.join("ca.pem"))
-            .map_err(|e| missing(&e))?
-            .remove(0);
+        let ca = load_certificates(&home.join("ca.pem")).map_err(|e| missing(&e))?.remove(0);
         let certificate = SwappableCertificate::new(chain, &key).map_err(identity_error)?;
-        Ok(Self {
-            home,
-            profile,
-            certificate,
-            ca,
-        })
+        Ok(Self { home, profile, certificate, ca })
     }
 
     /// The configuration of connections to the coordinator.
@@ -196,17 +177,13 @@ impl Identity {
     /// Gets a new certificate for a new key and uses it from the next connection on.
     pub async fn renew(&self, channel: CallerChannel) -> Result<(), AgentError> {
         let key = SecretKey::generate().map_err(identity_error)?;
-        let request = RenewRequest {
-            csr_der: key.request().map_err(identity_error)?.into(),
-        };
+        let request = RenewRequest { csr_der: key.request().map_err(identity_error)?.into() };
         let answer = FleetClient::new(channel)
             .renew(request)
             .await
             .map_err(|status| AgentError::Link(format!("renewal: {}", status.message())))?;
         let certificate = CertificateDer::from(answer.into_inner().certificate_der.to_vec());
         write_identity(&self.home, &key, &certificate).map_err(identity_error)?;
-        self.certificate
-            .replace(vec![certificate], &key.to_der())
-            .map_err(identity_error)
+        self.certificate.replace(vec![certificate], &key.to_der()).map_err(identity_error)
     }
 }

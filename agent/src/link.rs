@@ -31,11 +31,7 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self {
-            channel: watch::Sender::new(None),
-            outbound: watch::Sender::new(None),
-            post: Arc::default(),
-        }
+        Self { channel: watch::Sender::new(None), outbound: watch::Sender::new(None), post: Arc::default() }
     }
 }
 
@@ -43,10 +39,7 @@ impl Link {
     /// A channel to the coordinator, as soon as there is one.
     pub async fn channel(&self) -> Result<CallerChannel, AgentError> {
         let mut watch = self.channel.subscribe();
-        let channel = watch
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| AgentError::Cancelled)?;
+        let channel = watch.wait_for(Option::is_some).await.map_err(|_| AgentError::Cancelled)?;
         channel.clone().ok_or(AgentError::Cancelled)
     }
 
@@ -61,13 +54,7 @@ impl Link {
                 reason: reason.to_owned(),
                 percent: 0,
             };
-            drop(
-                sender
-                    .send(AgentMessage {
-                        body: Some(Body::Update(update)),
-                    })
-                    .await,
-            );
+            drop(sender.send(AgentMessage { body: Some(Body::Update(update)) }).await);
         }
     }
 
@@ -108,10 +95,7 @@ pub async fn keep(
         }
         let wait = waits.next().unwrap_or(GOOD_SESSION);
         if let Err(error) = &ended {
-            tracing::warn!(
-                "no link to the coordinator, next try in {:.1} s: {error}",
-                wait.as_secs_f32()
-            );
+            tracing::warn!("no link to the coordinator, next try in {:.1} s: {error}", wait.as_secs_f32());
             note(&state, "link", &format!("down: {error}"));
         }
         tokio::select! {
@@ -137,9 +121,7 @@ async fn attend(
                 .to_owned(),
         ));
     }
-    let channel = dial(&identity.profile.url, tls)
-        .await
-        .map_err(|e| AgentError::Link(e.to_string()))?;
+    let channel = dial(&identity.profile.url, tls).await.map_err(|e| AgentError::Link(e.to_string()))?;
     let channel = Caller::site(&identity.profile.site).on(channel);
     link.channel.send_replace(Some(channel.clone()));
     tokio::select! {

@@ -55,19 +55,12 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
     let policy = &config.policy;
     let denied = |reason: String| Err(AgentError::Denied(reason));
     if !policy.workloads.contains(&task.workload) {
-        return denied(format!(
-            "workload \"{}\" is not allowed at this site",
-            task.workload
-        ));
+        return denied(format!("workload \"{}\" is not allowed at this site", task.workload));
     }
     if !config.data.contains_key(&task.dataset) {
         return denied(format!("this site has no data set \"{}\"", task.dataset));
     }
-    if policy
-        .datasets
-        .as_ref()
-        .is_some_and(|allowed| !allowed.contains(&task.dataset))
-    {
+    if policy.datasets.as_ref().is_some_and(|allowed| !allowed.contains(&task.dataset)) {
         return denied(format!("data set \"{}\" may not be used", task.dataset));
     }
     if task.cohort < policy.min_cohort {
@@ -98,9 +91,9 @@ pub fn check_columns(config: &Config, dataset: &str, columns: &[String]) -> Resu
         return Ok(());
     };
     match columns.iter().find(|column| !allowed.contains(*column)) {
-        Some(column) => Err(AgentError::Denied(format!(
-            "column \"{column}\" of data set \"{dataset}\" may not be read"
-        ))),
+        Some(column) => {
+            Err(AgentError::Denied(format!("column \"{column}\" of data set \"{dataset}\" may not be read")))
+        }
         None => Ok(()),
     }
 }
@@ -146,10 +139,7 @@ mod tests {
         }
         assert!(check_columns(&config, "a", &["age".into()]).is_ok());
         assert!(check_columns(&config, "a", &["age".into(), "name".into()]).is_err());
-        assert!(
-            check_columns(&config, "b", &["name".into()]).is_ok(),
-            "no list, no limit"
-        );
+        assert!(check_columns(&config, "b", &["name".into()]).is_ok(), "no list, no limit");
         assert!(
             check(&Config::parse("", Path::new(".")).unwrap(), &task()).is_err(),
             "nothing is allowed by default"

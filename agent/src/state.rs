@@ -85,9 +85,7 @@ pub struct ApprovalRequest {
 }
 
 fn now_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
 impl State {
@@ -103,10 +101,7 @@ impl State {
         Migrations::from_slice(MIGRATIONS)
             .to_latest(&mut connection)
             .map_err(|e| AgentError::State(format!("{e}; was it written by a newer sheaf-agent?")))?;
-        Ok(Self {
-            connection: Arc::new(Mutex::new(connection)),
-            outbox,
-        })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), outbox })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -170,17 +165,10 @@ impl State {
     }
 
     fn pending_of(&self, run_id: &str, key: &str, blob: &str, seconds: f64) -> Result<Pending, AgentError> {
-        let blob: BlobId = blob
-            .parse()
-            .map_err(|_| AgentError::State("a blob name is damaged".to_owned()))?;
+        let blob: BlobId =
+            blob.parse().map_err(|_| AgentError::State("a blob name is damaged".to_owned()))?;
         let path = self.outbox.join(blob.hex());
-        Ok(Pending {
-            run_id: run_id.to_owned(),
-            key: key.to_owned(),
-            blob,
-            path,
-            seconds,
-        })
+        Ok(Pending { run_id: run_id.to_owned(), key: key.to_owned(), blob, path, seconds })
     }
 
     /// Notes the coordinator's verdict. The bytes go: the coordinator holds them durably, or will not have them.
@@ -196,25 +184,19 @@ impl State {
             |row| row.get(0),
         )?;
         if !still_wanted && let Err(source) = fs::remove_file(&pending.path) {
-            tracing::warn!(
-                "a delivered answer stays on the disk: {}: {source}",
-                pending.path.display()
-            );
+            tracing::warn!("a delivered answer stays on the disk: {}: {source}", pending.path.display());
         }
         Ok(())
     }
 
     /// Drops an answer whose bytes were damaged on the disk: the task is as if never done.
     pub fn discard(&self, pending: &Pending) -> Result<(), AgentError> {
-        self.lock().execute(
-            "DELETE FROM outbox WHERE run_id = ?1 AND key = ?2",
-            [&pending.run_id, &pending.key],
-        )?;
+        self.lock()
+            .execute("DELETE FROM outbox WHERE run_id = ?1 AND key = ?2", [&pending.run_id, &pending.key])?;
         match fs::remove_file(&pending.path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(AgentError::File {
-                path: pending.path.clone(),
-                source,
-            }),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(AgentError::File { path: pending.path.clone(), source })
+            }
             _ => Ok(()),
         }
     }
@@ -260,14 +242,7 @@ impl State {
         self.lock().execute(
             "INSERT OR REPLACE INTO requests (run_id, run_name, workload, dataset, columns, asked_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![
-                task.run_id,
-                task.run_name,
-                task.workload,
-                task.dataset,
-                columns.join(", "),
-                now_ms()
-            ],
+            params![task.run_id, task.run_name, task.workload, task.dataset, columns.join(", "), now_ms()],
         )?;
         Ok(())
     }
@@ -275,8 +250,7 @@ impl State {
     /// The coordinator no longer asks: `run_id` of one run, or every run when the daemon starts anew (what is
     /// still wanted is asked again).
     pub fn forget_requests(&self, run_id: Option<&str>) -> Result<(), AgentError> {
-        self.lock()
-            .execute("DELETE FROM requests WHERE ?1 IS NULL OR run_id = ?1", [run_id])?;
+        self.lock().execute("DELETE FROM requests WHERE ?1 IS NULL OR run_id = ?1", [run_id])?;
         Ok(())
     }
 
@@ -313,9 +287,7 @@ impl State {
     pub fn decision(&self, run_id: &str) -> Result<Option<bool>, AgentError> {
         Ok(self
             .lock()
-            .query_row("SELECT yes FROM decisions WHERE run_id = ?1", [run_id], |row| {
-                row.get(0)
-            })
+            .query_row("SELECT yes FROM decisions WHERE run_id = ?1", [run_id], |row| row.get(0))
             .optional()?)
     }
 

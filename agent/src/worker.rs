@@ -66,9 +66,7 @@ impl Worker {
             active: Mutex::default(),
             closing: AtomicBool::new(false),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<TaskId, CancellationToken>> {
@@ -98,10 +96,7 @@ impl Worker {
             };
             {
                 let mut active = worker.active();
-                if active
-                    .get(&id)
-                    .is_some_and(|open| open.is_cancelled() == cancel.is_cancelled())
-                {
+                if active.get(&id).is_some_and(|open| open.is_cancelled() == cancel.is_cancelled()) {
                     active.remove(&id);
                 }
             }
@@ -132,17 +127,10 @@ impl Worker {
 
     /// Gives every open task back to the coordinator, which will offer it again.
     pub async fn hand_back(&self) {
-        let open: Vec<_> = self
-            .active()
-            .iter()
-            .map(|(id, cancel)| (id.clone(), cancel.clone()))
-            .collect();
+        let open: Vec<_> = self.active().iter().map(|(id, cancel)| (id.clone(), cancel.clone())).collect();
         for ((run_id, key), cancel) in open {
             cancel.cancel();
-            self.shared
-                .link
-                .say(&run_id, &key, TaskState::HandedBack, "the agent is stopping")
-                .await;
+            self.shared.link.say(&run_id, &key, TaskState::HandedBack, "the agent is stopping").await;
         }
     }
 
@@ -153,14 +141,12 @@ impl Worker {
             Err(AgentError::Cancelled) => {}
             Err(AgentError::Denied(reason)) => {
                 tracing::warn!(run = task.run_id, task = task.key, "declined: {reason}");
-                link.say(&task.run_id, &task.key, TaskState::Declined, &reason)
-                    .await;
+                link.say(&task.run_id, &task.key, TaskState::Declined, &reason).await;
             }
             Err(error) => {
                 // The details may speak of records (a value, a row): they stay in this site's log.
                 tracing::error!(run = task.run_id, task = task.key, "failed: {error}");
-                link.say(&task.run_id, &task.key, TaskState::Failed, public_reason(&error))
-                    .await;
+                link.say(&task.run_id, &task.key, TaskState::Failed, public_reason(&error)).await;
             }
         }
     }
@@ -179,10 +165,7 @@ impl Worker {
             self.await_approval(task, &columns).await?;
         }
         self.say(task, TaskState::Accepted).await;
-        let _turn = Arc::clone(&shared.turns)
-            .acquire_owned()
-            .await
-            .map_err(|_| AgentError::Cancelled)?;
+        let _turn = Arc::clone(&shared.turns).acquire_owned().await.map_err(|_| AgentError::Cancelled)?;
         self.say(task, TaskState::Running).await;
         tracing::info!(run = task.run_id, task = task.key, "computing");
         let answer = self.compute(task, assignment, cancel).await?;
@@ -200,9 +183,7 @@ impl Worker {
             match state.decision(&task.run_id)? {
                 Some(true) => return Ok(()),
                 Some(false) => {
-                    return Err(AgentError::Denied(
-                        "a person at this site said no to this run".to_owned(),
-                    ));
+                    return Err(AgentError::Denied("a person at this site said no to this run".to_owned()));
                 }
                 None if asked => tokio::time::sleep(APPROVAL_POLL).await,
                 None => {
@@ -218,31 +199,20 @@ impl Worker {
 
     /// Fetches the specification and inputs, over as many links as it takes.
     async fn fetch(&self, task: &Task) -> Result<Assignment, AgentError> {
-        let spec = self
-            .fetch_blob(task, BlobId::from_wire(task.spec.as_ref()).map_err(task_error)?)
-            .await?;
+        let spec = self.fetch_blob(task, BlobId::from_wire(task.spec.as_ref()).map_err(task_error)?).await?;
         let mut inputs = Vec::new();
         for input in &task.inputs {
-            inputs.push(
-                self.fetch_blob(task, BlobId::from_wire(Some(input)).map_err(task_error)?)
-                    .await?,
-            );
+            inputs.push(self.fetch_blob(task, BlobId::from_wire(Some(input)).map_err(task_error)?).await?);
         }
-        Ok(Assignment {
-            phase: task.phase.clone(),
-            spec,
-            inputs,
-            min_rows: 0,
-        })
+        Ok(Assignment { phase: task.phase.clone(), spec, inputs, min_rows: 0 })
     }
 
     async fn fetch_blob(&self, task: &Task, blob: BlobId) -> Result<Vec<u8>, AgentError> {
         let folder = self.shared.config.home.join("inputs");
         fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
         // A name of the task's own: two runs may ask for the same blob at the same time.
-        let path: PathBuf = folder.join(sha256_hex(
-            format!("{} {} {blob}", task.run_id, task.key).as_bytes(),
-        ));
+        let path: PathBuf =
+            folder.join(sha256_hex(format!("{} {} {blob}", task.run_id, task.key).as_bytes()));
         while !path.exists() {
             let channel = self.shared.link.channel().await?;
             match BlobMover::new(channel).download(blob, &path).await {
@@ -264,13 +234,10 @@ impl Worker {
         cancel: &CancellationToken,
     ) -> Result<Answer, AgentError> {
         let workload = task::named(&task.workload)?;
-        let source = self
-            .shared
-            .config
-            .data
-            .get(&task.dataset)
-            .cloned()
-            .ok_or_else(|| AgentError::Denied(format!("this site has no data set \"{}\"", task.dataset)))?;
+        let source =
+            self.shared.config.data.get(&task.dataset).cloned().ok_or_else(|| {
+                AgentError::Denied(format!("this site has no data set \"{}\"", task.dataset))
+            })?;
         let (assets, cancel) = (self.shared.assets.clone(), cancel.clone());
         tokio::task::spawn_blocking(move || {
             workload.perform(&assignment, &source, &assets, &|| cancel.is_cancelled())

@@ -4,10 +4,7 @@
 use std::process::{Command, Output};
 
 fn agent(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sheaf-agent"))
-        .args(args)
-        .output()
-        .expect("the binary starts")
+    Command::new(env!("CARGO_BIN_EXE_sheaf-agent")).args(args).output().expect("the binary starts")
 }
 
 fn help(path: &[&str]) -> String {
@@ -19,10 +16,7 @@ fn help(path: &[&str]) -> String {
 #[test]
 fn every_command_has_help_and_those_with_arguments_an_example() {
     let top = help(&[]);
-    assert!(
-        top.contains("First steps:") && top.contains("Exit codes:"),
-        "{top}"
-    );
+    assert!(top.contains("First steps:") && top.contains("Exit codes:"), "{top}");
     for path in [
         &["enroll"][..],
         &["start"],
@@ -52,16 +46,7 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
     for name in &named {
         help(&[name]);
     }
-    for name in [
-        "enroll",
-        "start",
-        "status",
-        "policy",
-        "data",
-        "approve",
-        "check-config",
-        "completions",
-    ] {
+    for name in ["enroll", "start", "status", "policy", "data", "approve", "check-config", "completions"] {
         assert!(named.contains(&name), "`{name}` is not in the help: {named:?}");
     }
 }
@@ -70,10 +55,7 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
 fn the_version_is_the_packages() {
     let output = agent(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(
-        output.stdout,
-        format!("sheaf-agent {}\n", env!("CARGO_PKG_VERSION")).as_bytes()
-    );
+    assert_eq!(output.stdout, format!("sheaf-agent {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
 }
 
 #[test]
@@ -82,30 +64,19 @@ fn completions_come_out() {
         let output = agent(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let text = String::from_utf8(output.stdout).expect("completions are text");
-        assert!(
-            text.contains("approve") && text.contains("enroll"),
-            "{shell}: {text}"
-        );
+        assert!(text.contains("approve") && text.contains("enroll"), "{shell}: {text}");
     }
 }
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_how_it_is_right() {
-    for args in [
-        &["fly"][..],
-        &[],
-        &["enroll"],
-        &["policy"],
-        &["start", "--colour"],
-        &["completions", "abacus"],
-    ] {
+    for args in
+        [&["fly"][..], &[], &["enroll"], &["policy"], &["start", "--colour"], &["completions", "abacus"]]
+    {
         let output = agent(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            text.contains("Usage:") || text.contains("--help"),
-            "{args:?}: {text}"
-        );
+        assert!(text.contains("Usage:") || text.contains("--help"), "{args:?}: {text}");
     }
 }
 

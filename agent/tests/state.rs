@@ -45,12 +45,7 @@ mod tests {
     }
 
     fn answer(kind: &'static str, rows: u64, bytes: &[u8]) -> Answer {
-        Answer {
-            kind,
-            bytes: Private::new(bytes.to_vec()),
-            rows,
-            seconds: 0.5,
-        }
+        Answer { kind, bytes: Private::new(bytes.to_vec()), rows, seconds: 0.5 }
     }
 
     /// A state in a folder that lives as long.
@@ -104,10 +99,7 @@ mod tests {
         };
         assert!(denied(answer("metrics", 10, b"x")).contains("metrics"));
         let few = denied(answer("sums", 9, b"x"));
-        assert!(
-            few.contains("10") && !few.contains('9'),
-            "the number stays here: {few}"
-        );
+        assert!(few.contains("10") && !few.contains('9'), "the number stays here: {few}");
         assert!(denied(answer("sums", 10, &[0; 101])).contains("100"));
         assert!(site.state.releases(10).unwrap().is_empty(), "nothing has left");
 
@@ -116,10 +108,7 @@ mod tests {
         let log = site.state.releases(10).unwrap();
         assert_eq!(log.len(), 1);
         assert_eq!((log[0].run_id.as_str(), log[0].task.as_str()), ("r", "k"));
-        assert_eq!(
-            (log[0].kind.as_str(), &log[0].blob),
-            ("sums", &released.blob().to_string())
-        );
+        assert_eq!((log[0].kind.as_str(), &log[0].blob), ("sums", &released.blob().to_string()));
     }
 
     #[test]
@@ -210,11 +199,7 @@ mod tests {
         assert_eq!(asked(), ["r2"]);
         site.state.forget_requests(None).unwrap();
         assert!(asked().is_empty());
-        assert_eq!(
-            site.state.decision("r1").unwrap(),
-            Some(false),
-            "what was said stays"
-        );
+        assert_eq!(site.state.decision("r1").unwrap(), Some(false), "what was said stays");
     }
 
     #[test]
@@ -231,19 +216,10 @@ mod tests {
 
     /// A worker whose tasks wait for a link that never comes.
     fn worker(folder: &Path) -> Worker {
-        let config = Config {
-            home: folder.to_owned(),
-            ..config(AUTO)
-        };
+        let config = Config { home: folder.to_owned(), ..config(AUTO) };
         let state = State::open(folder, false).unwrap();
         let assets = AssetStore::new(folder.join("assets"), None);
-        Worker::new(
-            config,
-            state,
-            Link::default(),
-            assets,
-            Arc::new(Semaphore::new(1)),
-        )
+        Worker::new(config, state, Link::default(), assets, Arc::new(Semaphore::new(1)))
     }
 
     async fn settle() {

@@ -30,11 +30,7 @@ impl Clock {
     /// Now, Unix milliseconds.
     pub fn now_ms(&self) -> i64 {
         self.0.as_ref().map_or_else(
-            || {
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |d| d.as_millis() as i64)
-            },
+            || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64),
             |at| at.load(Ordering::Relaxed),
         )
     }

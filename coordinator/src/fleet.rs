@@ -57,11 +57,7 @@ impl Fleet {
         }
         let id = self.opened.fetch_add(1, Ordering::Relaxed);
         let end = parent.child_token();
-        let session = Session {
-            id,
-            sender,
-            end: end.clone(),
-        };
+        let session = Session { id, sender, end: end.clone() };
         sessions.insert(site.clone(), session);
         OpenSession { id, end }
     }
@@ -102,21 +98,14 @@ impl Fleet {
         let Some(session) = sessions.get(site) else {
             return false;
         };
-        session
-            .sender
-            .try_send(CoordinatorMessage {
-                body: Some(Body::Task(task)),
-            })
-            .is_ok()
+        session.sender.try_send(CoordinatorMessage { body: Some(Body::Task(task)) }).is_ok()
     }
 
     /// Tells a connected site to drop a task.
     pub fn cancel(&self, site: &SiteName, cancel: CancelTask) {
         if let Some(session) = self.lock().get(site) {
             // A full queue means a site that reads nothing; its answer would be turned away as late anyway.
-            drop(session.sender.try_send(CoordinatorMessage {
-                body: Some(Body::Cancel(cancel)),
-            }));
+            drop(session.sender.try_send(CoordinatorMessage { body: Some(Body::Cancel(cancel)) }));
         }
     }
 }

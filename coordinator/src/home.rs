@@ -164,9 +164,7 @@ impl Home {
         let certificate =
             authority.issue(&key, &Identity::Operator(name), &[], Usage::Client, OPERATOR_LIFE)?;
         database.admit(&Authority::read(&certificate)?)?;
-        let profile = Profile {
-            url: config.url.clone(),
-        };
+        let profile = Profile { url: config.url.clone() };
         let profile = toml::to_string(&profile).map_err(|e| Error::bug(e.to_string()))?;
         key.save(&folder.join("key.pem")).map_err(file)?;
         save_certificates(&folder.join("cert.pem"), &[certificate]).map_err(file)?;
@@ -178,10 +176,7 @@ impl Home {
     pub fn config(&self) -> Result<Config, Error> {
         let path = self.config_file();
         let text = fs::read_to_string(&path).map_err(|e| {
-            Error::not_found(format!(
-                "{}: {e}; make a coordinator home with `sheaf init`",
-                path.display()
-            ))
+            Error::not_found(format!("{}: {e}; make a coordinator home with `sheaf init`", path.display()))
         })?;
         toml::from_str(&text).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))
     }

@@ -124,9 +124,7 @@ impl Hub {
         let now = self.clock.now_ms();
         let id = match id {
             Some(id) => id.parse::<SiteName>().map_err(|_| {
-                Error::invalid(format!(
-                    "`{id}` cannot name a run: use 1 to 63 of a-z, 0-9, '-', '_', '.'"
-                ))
+                Error::invalid(format!("`{id}` cannot name a run: use 1 to 63 of a-z, 0-9, '-', '_', '.'"))
             })?,
             None => make_id(&plan.run.name, now)?,
         };
@@ -146,19 +144,9 @@ impl Hub {
             quorum: plan.run.quorum,
             sites,
         };
-        let record = RunRecord {
-            id: id.to_string(),
-            plan_toml: plan_toml.to_owned(),
-            created_at: now,
-        };
-        let run = Run::replay(&[Entry {
-            seq: 0,
-            at: now,
-            event: submitted.clone(),
-        }])?;
-        self.database
-            .run(move |database| database.create_run(&record, &submitted))
-            .await?;
+        let record = RunRecord { id: id.to_string(), plan_toml: plan_toml.to_owned(), created_at: now };
+        let run = Run::replay(&[Entry { seq: 0, at: now, event: submitted.clone() }])?;
+        self.database.run(move |database| database.create_run(&record, &submitted)).await?;
         self.start(id.as_str(), plan, run)
     }
 
@@ -178,9 +166,7 @@ impl Hub {
             return Ok(chosen.clone());
         }
         if enrolled.is_empty() {
-            return Err(Error::conflict(
-                "no site is enrolled yet; invite one: sheaf site invite NAME",
-            ));
+            return Err(Error::conflict("no site is enrolled yet; invite one: sheaf site invite NAME"));
         }
         Ok(enrolled)
     }
@@ -191,49 +177,33 @@ impl Hub {
         if let Some(run) = runs.get(id) {
             return Ok(run.clone());
         }
-        let mut matching = runs
-            .iter()
-            .filter(|(full, _)| !id.is_empty() && full.starts_with(id));
+        let mut matching = runs.iter().filter(|(full, _)| !id.is_empty() && full.starts_with(id));
         match (matching.next(), matching.next()) {
             (Some((_, run)), None) => Ok(run.clone()),
-            (Some(_), Some(_)) => Err(Error::invalid(format!(
-                "several runs begin with `{id}`; give more of the id"
-            ))),
-            _ => Err(Error::not_found(format!(
-                "there is no run `{id}`; see `sheaf run list`"
-            ))),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("several runs begin with `{id}`; give more of the id")))
+            }
+            _ => Err(Error::not_found(format!("there is no run `{id}`; see `sheaf run list`"))),
         }
     }
 
     /// Every run.
     pub fn runs(&self) -> Vec<RunHandle> {
-        self.runs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.runs.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Whether a site is asked to do a task that needs this blob.
     pub fn may_fetch(&self, site: &SiteName, blob: &BlobId) -> bool {
         self.runs().iter().any(|run| {
-            run.run()
-                .task_for(site)
-                .is_some_and(|phase| phase.spec == *blob || phase.inputs.contains(blob))
+            run.run().task_for(site).is_some_and(|phase| phase.spec == *blob || phase.inputs.contains(blob))
         })
     }
 
     /// Takes a late site into a finished or running run.
     pub async fn add_site(&self, run: &RunHandle, site: SiteName) -> Result<(), Error> {
         let sites = self.database.run(Database::sites).await?;
-        if !sites
-            .iter()
-            .any(|known| known.name == site.as_str() && known.status == "enrolled")
-        {
-            return Err(Error::not_found(format!(
-                "site `{site}` is not enrolled; see `sheaf site list`"
-            )));
+        if !sites.iter().any(|known| known.name == site.as_str() && known.status == "enrolled") {
+            return Err(Error::not_found(format!("site `{site}` is not enrolled; see `sheaf site list`")));
         }
         run.happen(Event::Added { site }).await
     }
@@ -268,20 +238,8 @@ fn make_id(name: &str, now_ms: i64) -> Result<SiteName, Error> {
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join("-");
-    let slug: String = if slug.is_empty() {
-        "run".to_owned()
-    } else {
-        slug.chars().take(40).collect()
-    };
-    let stamp: String = crate::clock::rfc3339(now_ms)
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect();
+    let slug: String = if slug.is_empty() { "run".to_owned() } else { slug.chars().take(40).collect() };
+    let stamp: String = crate::clock::rfc3339(now_ms).chars().filter(char::is_ascii_digit).collect();
     let (date, time) = stamp.split_at_checked(8).unwrap_or((&stamp, ""));
-    Ok(format!(
-        "{}-{date}-{time}-{:03}",
-        slug.trim_end_matches('-'),
-        now_ms.rem_euclid(1000)
-    )
-    .parse()?)
+    Ok(format!("{}-{date}-{time}-{:03}", slug.trim_end_matches('-'), now_ms.rem_euclid(1000)).parse()?)
 }

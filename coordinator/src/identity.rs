@@ -22,18 +22,12 @@ impl Admitted {
 
     /// Whether a certificate may call.
     pub fn holds(&self, serial: &str) -> bool {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(serial)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(serial)
     }
 
     /// Admits one more.
     pub fn insert(&self, serial: String) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(serial);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(serial);
     }
 
     /// Revokes, from the next call on.

@@ -230,11 +230,7 @@ impl Scores {
             balanced_accuracy: confusion.balanced_accuracy().unwrap_or(0.0),
             auc,
             per_class,
-            confusion: confusion
-                .counts()
-                .chunks(confusion.classes().max(1))
-                .map(<[u64]>::to_vec)
-                .collect(),
+            confusion: confusion.counts().chunks(confusion.classes().max(1)).map(<[u64]>::to_vec).collect(),
             measured_on: measured_on.to_owned(),
         }
     }

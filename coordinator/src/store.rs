@@ -56,8 +56,6 @@ impl Database {
         work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let database = self.clone();
-        tokio::task::spawn_blocking(move || work(&database))
-            .await
-            .map_err(|e| Error::bug(e.to_string()))?
+        tokio::task::spawn_blocking(move || work(&database)).await.map_err(|e| Error::bug(e.to_string()))?
     }
 }

@@ -50,23 +50,13 @@ impl BlobId {
     /// Reads the reference of a message.
     pub fn from_wire(blob: Option<&BlobRef>) -> Result<Self, BlobIdError> {
         let blob = blob.ok_or(BlobIdError::Missing)?;
-        let sha256 = blob
-            .sha256
-            .as_ref()
-            .try_into()
-            .map_err(|_| BlobIdError::Length(blob.sha256.len()))?;
-        Ok(Self {
-            sha256,
-            size: blob.size,
-        })
+        let sha256 = blob.sha256.as_ref().try_into().map_err(|_| BlobIdError::Length(blob.sha256.len()))?;
+        Ok(Self { sha256, size: blob.size })
     }
 
     /// The form messages carry.
     pub fn to_wire(self) -> BlobRef {
-        BlobRef {
-            sha256: Bytes::copy_from_slice(&self.sha256),
-            size: self.size,
-        }
+        BlobRef { sha256: Bytes::copy_from_slice(&self.sha256), size: self.size }
     }
 }
 
@@ -90,10 +80,7 @@ impl FromStr for BlobId {
         let (digest, size) = text.split_once(':').ok_or_else(bad)?;
         let mut sha256 = [0; 32];
         hex::decode_to_slice(digest, &mut sha256).map_err(|_| bad())?;
-        Ok(Self {
-            sha256,
-            size: size.parse().map_err(|_| bad())?,
-        })
+        Ok(Self { sha256, size: size.parse().map_err(|_| bad())? })
     }
 }
 

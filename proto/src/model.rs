@@ -47,10 +47,7 @@ pub fn write_model(weights: &Weights, features: &FeatureSpec) -> Result<Vec<u8>,
     let (dim, classes) = (weights.dim, weights.classes);
     let rows = dim - usize::from(features.bias);
     let (weight, bias) = bytes.split_at(rows * classes * 8);
-    let mut tensors = vec![(
-        "weight",
-        TensorView::new(Dtype::F64, vec![rows, classes], weight)?,
-    )];
+    let mut tensors = vec![("weight", TensorView::new(Dtype::F64, vec![rows, classes], weight)?)];
     if features.bias {
         tensors.push(("bias", TensorView::new(Dtype::F64, vec![classes], bias)?));
     }

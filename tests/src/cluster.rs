@@ -173,12 +173,7 @@ impl Cluster {
     pub fn start_agent(&mut self, name: &str) {
         let config = self.sites[name].config();
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(daemon::run(
-            config,
-            no_assets(),
-            Arc::clone(&self.turns),
-            stop.clone(),
-        ));
+        let ended = tokio::spawn(daemon::run(config, no_assets(), Arc::clone(&self.turns), stop.clone()));
         self.agents.insert(name.to_owned(), Agent { stop, ended });
     }
 

@@ -84,10 +84,7 @@ pub fn table(rows: usize, seed: u64, run: &str) -> Study {
 
 fn open(source: &Source, plan: String) -> Study {
     let schema = Plan::parse(&plan).unwrap().schema;
-    Study {
-        dataset: source.open(&schema, &no_assets()).unwrap(),
-        plan,
-    }
+    Study { dataset: source.open(&schema, &no_assets()).unwrap(), plan }
 }
 
 impl Study {
@@ -129,11 +126,8 @@ impl Study {
         let standardizes = options.standardizes(&plan);
         let survey = survey(&dataset, &plan.schema, standardizes).unwrap();
         let encoding = Encoding::decide(&survey, &plan.schema, standardizes).unwrap();
-        let spec = SumsSpec {
-            features: options.features(encoding.input_dim()),
-            schema: plan.schema,
-            encoding,
-        };
+        let spec =
+            SumsSpec { features: options.features(encoding.input_dim()), schema: plan.schema, encoding };
         let sums = afl::sums(&spec, &dataset, &|| false).unwrap();
         solve(&sums, options.lambda).unwrap().sha256()
     }

@@ -3,11 +3,7 @@
 //! ([`proxy`]).
 //!
 //! A harness panics: a test that cannot be set up has failed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a test that cannot be set up has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot be set up has failed")]
 
 pub mod cluster;
 pub mod data;

@@ -70,25 +70,13 @@ impl Operator {
 
     /// A token for a site.
     pub async fn invite(&self, name: &str) -> String {
-        let request = InviteSiteRequest {
-            name: name.to_owned(),
-            valid_seconds: 0,
-        };
-        self.rpc
-            .clone()
-            .invite_site(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .token
+        let request = InviteSiteRequest { name: name.to_owned(), valid_seconds: 0 };
+        self.rpc.clone().invite_site(request).await.unwrap().into_inner().token
     }
 
     /// Submits a plan under an id.
     pub async fn submit(&self, plan: &str, id: &str) -> RunSummary {
-        let request = SubmitRunRequest {
-            plan_toml: plan.to_owned(),
-            run_id: id.to_owned(),
-        };
+        let request = SubmitRunRequest { plan_toml: plan.to_owned(), run_id: id.to_owned() };
         self.rpc.clone().submit_run(request).await.unwrap().into_inner()
     }
 
@@ -121,8 +109,7 @@ impl Operator {
 
     /// Waits until a run has ended, well or not.
     pub async fn ended(&self, run: &str) -> RunDetail {
-        self.until(run, "ended", |detail| status(detail) != "running")
-            .await
+        self.until(run, "ended", |detail| status(detail) != "running").await
     }
 
     /// Waits until a run is done and gives the model's SHA-256.
@@ -154,24 +141,24 @@ impl Operator {
         self.rpc.clone().resume_run(reference(run)).await.unwrap();
     }
 
-    /// All sites.
+    /// All sites. A channel whose coordinator was away for a moment says so once before it dials again.
     pub async fn sites(&self) -> Vec<Site> {
-        self.rpc
-            .clone()
-            .list_sites(ListSitesRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .sites
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match self.rpc.clone().list_sites(ListSitesRequest {}).await {
+                Ok(listed) => return listed.into_inner().sites,
+                Err(status) if is_transient(&status) && tokio::time::Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(status) => panic!("sites cannot be listed: {status}"),
+            }
+        }
     }
 
     /// One site.
     pub async fn site(&self, name: &str) -> Site {
         let sites = self.sites().await;
-        sites
-            .into_iter()
-            .find(|site| site.name == name)
-            .unwrap_or_else(|| panic!("no site {name}"))
+        sites.into_iter().find(|site| site.name == name).unwrap_or_else(|| panic!("no site {name}"))
     }
 
     /// Waits until a site is connected or not.
@@ -189,10 +176,7 @@ impl Operator {
 
     /// Fetches one file of a run's report.
     pub async fn report_file(&self, run: &str, name: &str, folder: &Path) -> Vec<u8> {
-        let request = ReportRequest {
-            run_id: run.to_owned(),
-            version: 0,
-        };
+        let request = ReportRequest { run_id: run.to_owned(), version: 0 };
         let files = self.rpc.clone().report(request).await.unwrap().into_inner().files;
         let file = files
             .into_iter()
@@ -207,18 +191,12 @@ impl Operator {
 
 /// A run's status word.
 pub fn status(detail: &RunDetail) -> &str {
-    detail
-        .summary
-        .as_ref()
-        .map_or("", |summary| summary.status.as_str())
+    detail.summary.as_ref().map_or("", |summary| summary.status.as_str())
 }
 
 /// What a run does now.
 pub fn phase(detail: &RunDetail) -> &str {
-    detail
-        .summary
-        .as_ref()
-        .map_or("", |summary| summary.phase.as_str())
+    detail.summary.as_ref().map_or("", |summary| summary.phase.as_str())
 }
 
 /// Answers counted so far in this version.
@@ -236,14 +214,9 @@ pub fn member<'a>(detail: &'a RunDetail, site: &str) -> (&'a str, &'a str) {
 }
 
 fn reference(run: &str) -> RunRef {
-    RunRef {
-        run_id: run.to_owned(),
-    }
+    RunRef { run_id: run.to_owned() }
 }
 
 fn pair(run: &str, site: &str) -> RunSite {
-    RunSite {
-        run_id: run.to_owned(),
-        site: site.to_owned(),
-    }
+    RunSite { run_id: run.to_owned(), site: site.to_owned() }
 }

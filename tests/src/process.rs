@@ -12,10 +12,7 @@ use tokio::process::{Child, ChildStdin, Command};
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // target/<profile>/deps/<test>
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("a test lies in target/<profile>/deps");
+    let profile = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
     let path = profile.join(name);
     assert!(
         path.exists(),
@@ -45,10 +42,7 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self {
-            _stdin: child.stdin.take().unwrap(),
-            child,
-        }
+        Self { _stdin: child.stdin.take().unwrap(), child }
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -60,10 +54,7 @@ impl Process {
     pub fn terminate(&self) {
         let id = self.child.id().expect("the process runs").to_string();
         // std has no signals of its own, and a crate for one call would be one more to keep.
-        let sent = std::process::Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap();
+        let sent = std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
         assert!(sent.success(), "kill -TERM {id}: {sent}");
     }
 

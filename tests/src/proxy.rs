@@ -74,11 +74,7 @@ impl Proxy {
         });
         let end = CancellationToken::new();
         tokio::spawn(accept(listener, target, Arc::clone(&shared), end.clone()));
-        Self {
-            port,
-            shared,
-            _end: end.drop_guard(),
-        }
+        Self { port, shared, _end: end.drop_guard() }
     }
 
     /// The address to dial.
@@ -88,11 +84,7 @@ impl Proxy {
 
     /// Plans a fault after so many bytes of one way, counted from the fault before it.
     pub fn plan(&self, way: Way, after: u64, fault: Fault) {
-        self.shared.plans.lock().unwrap().push_back(Plan {
-            way,
-            left: after,
-            fault,
-        });
+        self.shared.plans.lock().unwrap().push_back(Plan { way, left: after, fault });
     }
 
     /// Waits until so many faults have happened.

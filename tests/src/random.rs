@@ -31,9 +31,7 @@ impl Random {
 
     /// Bytes.
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..n.div_ceil(8))
-            .flat_map(|_| self.bits().to_le_bytes())
-            .collect();
+        let mut bytes: Vec<u8> = (0..n.div_ceil(8)).flat_map(|_| self.bits().to_le_bytes()).collect();
         bytes.truncate(n);
         bytes
     }

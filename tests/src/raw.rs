@@ -76,9 +76,7 @@ impl RawSite {
     pub async fn enrol(cluster: &Cluster, name: &str) -> Self {
         let token: EnrolmentToken = cluster.operator.invite(name).await.parse().unwrap();
         let key = SecretKey::generate().unwrap();
-        let answer = enrol(&token, &token.secret, key.request().unwrap())
-            .await
-            .unwrap();
+        let answer = enrol(&token, &token.secret, key.request().unwrap()).await.unwrap();
         let certificate = CertificateDer::from(answer.certificate_der.to_vec());
         let ca = CertificateDer::from(answer.ca_der.to_vec());
         let channel = dial_with(&token.url, &certificate, &key, &ca).await.unwrap();
@@ -101,11 +99,7 @@ impl RawSite {
         let (sender, receiver) = mpsc::channel(16);
         let hello = agent_message::Body::Hello(Hello::default());
         sender.try_send(AgentMessage { body: Some(hello) }).unwrap();
-        let inbound = self
-            .fleet()
-            .session(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
+        let inbound = self.fleet().session(ReceiverStream::new(receiver)).await?.into_inner();
         Ok(RawSession { sender, inbound })
     }
 
@@ -114,10 +108,7 @@ impl RawSite {
         let blob = BlobId::from_wire(blob).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("blob");
-        BlobMover::new(self.channel.clone())
-            .download(blob, &path)
-            .await
-            .unwrap();
+        BlobMover::new(self.channel.clone()).download(blob, &path).await.unwrap();
         fs::read(&path).unwrap()
     }
 
@@ -156,9 +147,7 @@ pub async fn upload(
     header: UploadHeader,
     chunks: &[(u64, &[u8], bool)],
 ) -> Result<u64, Status> {
-    let mut messages = vec![UploadMessage {
-        body: Some(upload_message::Body::Header(header)),
-    }];
+    let mut messages = vec![UploadMessage { body: Some(upload_message::Body::Header(header)) }];
     for (offset, data, last) in chunks {
         messages.push(UploadMessage {
             body: Some(upload_message::Body::Chunk(Chunk {
@@ -168,9 +157,7 @@ pub async fn upload(
             })),
         });
     }
-    let answer = TransferClient::new(channel)
-        .upload(tokio_stream::iter(messages))
-        .await?;
+    let answer = TransferClient::new(channel).upload(tokio_stream::iter(messages)).await?;
     Ok(answer.into_inner().size)
 }
 
@@ -202,10 +189,7 @@ impl RawSession {
             reason: reason.to_owned(),
             percent: 0,
         };
-        self.say(AgentMessage {
-            body: Some(agent_message::Body::Update(update)),
-        })
-        .await;
+        self.say(AgentMessage { body: Some(agent_message::Body::Update(update)) }).await;
     }
 
     /// Says anything.

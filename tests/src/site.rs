@@ -25,13 +25,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            url: None,
-            durable: false,
-            min_cohort: 1,
-            min_rows: 1,
-            approve: "auto",
-        }
+        Self { url: None, durable: false, min_cohort: 1, min_rows: 1, approve: "auto" }
     }
 }
 
@@ -52,20 +46,14 @@ impl Site {
         data.insert("data".to_owned(), toml::Value::try_from(source).unwrap());
         let mut file = toml::Table::new();
         file.insert("data".to_owned(), toml::Value::Table(data));
-        let url = rules
-            .url
-            .as_ref()
-            .map_or_else(String::new, |url| format!("url = '{url}'\n"));
+        let url = rules.url.as_ref().map_or_else(String::new, |url| format!("url = '{url}'\n"));
         let text = format!(
             "[agent]\nhome = 'home'\n{url}stop_grace = '1s'\ndurable = {}\n[policy]\nworkloads = ['afl']\n\
              release = ['statistics', 'sums', 'metrics']\nmin_cohort = {}\nmin_rows = {}\napprove = '{}'\n{file}",
             rules.durable, rules.min_cohort, rules.min_rows, rules.approve,
         );
         fs::write(folder.join("agent.toml"), text).unwrap();
-        Self {
-            name: name.to_owned(),
-            folder: folder.to_owned(),
-        }
+        Self { name: name.to_owned(), folder: folder.to_owned() }
     }
 
     /// The configuration file.

@@ -30,7 +30,5 @@ pub(crate) async fn sums(site: &RawSite, task: &Task, rows: &Dataset) -> Vec<u8>
 /// The model stands without this site's evaluation.
 pub(crate) async fn decline_evaluation(session: &mut RawSession) {
     let task = session.task("evaluate").await;
-    session
-        .update(&task, task_update::State::Declined, "no test rows to spare")
-        .await;
+    session.update(&task, task_update::State::Declined, "no test rows to spare").await;
 }

@@ -26,9 +26,7 @@ fn render() -> String {
                 ));
             }
         }
-        file.message_type
-            .iter()
-            .for_each(|message| fields(message, "", &mut lines));
+        file.message_type.iter().for_each(|message| fields(message, "", &mut lines));
         file.enum_type.iter().for_each(|of| values(of, "", &mut lines));
     }
     lines.into_iter().fold(String::new(), |mut text, line| {
@@ -45,11 +43,7 @@ fn fields(message: &DescriptorProto, outer: &str, lines: &mut BTreeSet<String>) 
     let name = format!("{outer}{}", message.name());
     lines.insert(format!("message {name}"));
     for field in &message.field {
-        let repeated = if field.label() == Label::Repeated {
-            "repeated "
-        } else {
-            ""
-        };
+        let repeated = if field.label() == Label::Repeated { "repeated " } else { "" };
         let of = if field.type_name().is_empty() {
             format!("{:?}", field.r#type()).to_lowercase()
         } else {
@@ -59,28 +53,16 @@ fn fields(message: &DescriptorProto, outer: &str, lines: &mut BTreeSet<String>) 
             .oneof_index
             .map(|at| format!(" in {}", message.oneof_decl[at as usize].name()))
             .unwrap_or_default();
-        lines.insert(format!(
-            "message {name} {:>3} {repeated}{of} {}{one_of}",
-            field.number(),
-            field.name()
-        ));
+        lines.insert(format!("message {name} {:>3} {repeated}{of} {}{one_of}", field.number(), field.name()));
     }
     let inner = format!("{name}.");
-    message
-        .nested_type
-        .iter()
-        .for_each(|nested| fields(nested, &inner, lines));
+    message.nested_type.iter().for_each(|nested| fields(nested, &inner, lines));
     message.enum_type.iter().for_each(|of| values(of, &inner, lines));
 }
 
 fn values(of: &EnumDescriptorProto, outer: &str, lines: &mut BTreeSet<String>) {
     for value in &of.value {
-        lines.insert(format!(
-            "enum {outer}{} {:>3} {}",
-            of.name(),
-            value.number(),
-            value.name()
-        ));
+        lines.insert(format!("enum {outer}{} {:>3} {}", of.name(), value.number(), value.name()));
     }
 }
 
@@ -117,10 +99,8 @@ fn methods_and_fields_are_only_added() {
 #[test]
 fn a_removed_and_a_renumbered_field_are_seen() {
     let now = render();
-    let line = now
-        .lines()
-        .find(|line| line.starts_with("message TaskResult ") && line.ends_with(" key"))
-        .unwrap();
+    let line =
+        now.lines().find(|line| line.starts_with("message TaskResult ") && line.ends_with(" key")).unwrap();
     assert_eq!(line, "message TaskResult   2 string key");
     let renumbered = now.replace(line, "message TaskResult   9 string key");
     assert_eq!(missing(&now, &renumbered), [line]);

@@ -40,37 +40,25 @@ async fn a_quarter_of_a_gibibyte_moves_in_flat_memory() {
     let blob = BlobHasher::of_prefix(&source, u64::MAX).unwrap().finish();
     assert_eq!(blob.size(), 256 * MIB);
     let blobs = &cluster.operator.blobs;
-    blobs
-        .upload(blob, &source, &UploadPurpose::default())
-        .await
-        .unwrap();
+    blobs.upload(blob, &source, &UploadPurpose::default()).await.unwrap();
     // The download checks the digest of what arrives.
     blobs.download(blob, &copy).await.unwrap();
     assert_eq!(std::fs::metadata(&copy).unwrap().len(), blob.size());
     let info = cluster.operator.rpc.clone().info(InfoRequest {}).await.unwrap();
     let peak = info.into_inner().peak_resident_bytes;
     assert!(peak > 0, "the coordinator knows its peak");
-    assert!(
-        peak < 96 * MIB,
-        "the coordinator's memory peaked at {} MiB",
-        peak / MIB
-    );
+    assert!(peak < 96 * MIB, "the coordinator's memory peaked at {} MiB", peak / MIB);
 }
 
 async fn held(channel: &CallerChannel, blob: BlobId) -> (u64, bool) {
-    let request = StatRequest {
-        blob: Some(blob.to_wire()),
-    };
+    let request = StatRequest { blob: Some(blob.to_wire()) };
     let stat = TransferClient::new(channel.clone()).stat(request).await.unwrap();
     let stat = stat.into_inner();
     (stat.offset, stat.complete)
 }
 
 fn plain(blob: BlobId, offset: u64) -> UploadHeader {
-    UploadHeader {
-        offset,
-        ..header(blob, &Task::default())
-    }
+    UploadHeader { offset, ..header(blob, &Task::default()) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,36 +66,18 @@ async fn what_arrives_must_be_what_was_announced() {
     let cluster = Cluster::start(Kind::Here).await;
     let channel = &cluster.operator.channel;
     let send = async |header: UploadHeader, chunks: &[(u64, &[u8], bool)]| {
-        upload(channel.clone(), header, chunks)
-            .await
-            .map_err(|status| status.code())
+        upload(channel.clone(), header, chunks).await.map_err(|status| status.code())
     };
     let (right, wrong) = (b"0123456789".as_slice(), b"0123456788".as_slice());
     let blob = blob_id(right);
 
-    assert_eq!(
-        send(plain(blob, 0), &[(0, wrong, true)]).await,
-        Err(Code::DataLoss)
-    );
-    assert_eq!(
-        held(channel, blob).await,
-        (0, false),
-        "what was wrong is thrown away"
-    );
+    assert_eq!(send(plain(blob, 0), &[(0, wrong, true)]).await, Err(Code::DataLoss));
+    assert_eq!(held(channel, blob).await, (0, false), "what was wrong is thrown away");
     // More than announced, in one chunk and in several.
-    assert_eq!(
-        send(plain(blob, 0), &[(0, b"0123456789a", true)]).await,
-        Err(Code::OutOfRange)
-    );
-    assert_eq!(
-        send(plain(blob, 0), &[(0, right, false), (10, b"a", true)]).await,
-        Err(Code::OutOfRange)
-    );
+    assert_eq!(send(plain(blob, 0), &[(0, b"0123456789a", true)]).await, Err(Code::OutOfRange));
+    assert_eq!(send(plain(blob, 0), &[(0, right, false), (10, b"a", true)]).await, Err(Code::OutOfRange));
     // Less than announced, a gap, an overlap.
-    assert_eq!(
-        send(plain(blob, 0), &[(0, b"0123", true)]).await,
-        Err(Code::DataLoss)
-    );
+    assert_eq!(send(plain(blob, 0), &[(0, b"0123", true)]).await, Err(Code::DataLoss));
     assert_eq!(
         send(plain(blob, 0), &[(0, b"0123", false), (5, b"56789", true)]).await,
         Err(Code::OutOfRange)
@@ -117,17 +87,11 @@ async fn what_arrives_must_be_what_was_announced() {
         Err(Code::OutOfRange)
     );
     // An offset beyond what is held: the sender is to ask again.
-    assert_eq!(
-        send(plain(blob, 9), &[(9, b"9", true)]).await,
-        Err(Code::Unavailable)
-    );
+    assert_eq!(send(plain(blob, 9), &[(9, b"9", true)]).await, Err(Code::Unavailable));
     assert!(!held(channel, blob).await.1, "none of these made a blob");
 
     // A stream that ends early is kept, and gone on with.
-    assert_eq!(
-        send(plain(blob, 0), &[(0, b"0123", false)]).await,
-        Err(Code::Unavailable)
-    );
+    assert_eq!(send(plain(blob, 0), &[(0, b"0123", false)]).await, Err(Code::Unavailable));
     assert_eq!(held(channel, blob).await, (4, false));
     assert_eq!(send(plain(blob, 4), &[(4, b"456789", true)]).await, Ok(10));
     assert_eq!(held(channel, blob).await, (10, true));
@@ -135,16 +99,9 @@ async fn what_arrives_must_be_what_was_announced() {
     // A reference that is none.
     let mut header = plain(blob, 0);
     header.blob.as_mut().unwrap().sha256 = b"short".as_slice().into();
-    assert_eq!(
-        send(header, &[(0, right, true)]).await,
-        Err(Code::InvalidArgument)
-    );
+    assert_eq!(send(header, &[(0, right, true)]).await, Err(Code::InvalidArgument));
     let nothing = blob_id(b"");
-    assert_eq!(
-        send(plain(nothing, 0), &[(0, b"", true)]).await,
-        Ok(0),
-        "an empty blob is one"
-    );
+    assert_eq!(send(plain(nothing, 0), &[(0, b"", true)]).await, Ok(0), "an empty blob is one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,16 +127,10 @@ async fn a_site_moves_what_its_task_is_about_and_nothing_else() {
     cluster.operator.submit(&plan, "run").await;
     let mut session = raw.session().await.unwrap();
     let task = session.task("survey").await;
-    assert_eq!(
-        send(&stranger, header(blob, &task)).await,
-        Err(Code::FailedPrecondition)
-    );
+    assert_eq!(send(&stranger, header(blob, &task)).await, Err(Code::FailedPrecondition));
     let mut other = task.clone();
     other.key = "sums-0123456789abcdef".to_owned();
-    assert_eq!(
-        send(&raw, header(blob, &other)).await,
-        Err(Code::FailedPrecondition)
-    );
+    assert_eq!(send(&raw, header(blob, &other)).await, Err(Code::FailedPrecondition));
     // Larger than the task allows: refused before a byte of it is taken.
     let huge = BlobId::new(*blob.sha256(), task.max_result_bytes + 1);
     assert_eq!(send(&raw, header(huge, &task)).await, Err(Code::InvalidArgument));
@@ -202,11 +153,7 @@ async fn a_site_moves_what_its_task_is_about_and_nothing_else() {
         }
     };
     assert_eq!(fetch(&raw, spec).await, Ok(()));
-    assert_eq!(
-        fetch(&raw, blob).await,
-        Err(Code::PermissionDenied),
-        "not even its own answer"
-    );
+    assert_eq!(fetch(&raw, blob).await, Err(Code::PermissionDenied), "not even its own answer");
     assert_eq!(fetch(&stranger, spec).await, Err(Code::PermissionDenied));
     let other_session = stranger.session().await.unwrap();
     assert_eq!(fetch(&stranger, spec).await, Err(Code::PermissionDenied));

@@ -25,10 +25,7 @@ async fn an_agent_whose_link_is_cut_again_and_again_loses_nothing() {
     let sites = study.deal(2);
     let mut cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
     let proxy = Proxy::before(cluster.port()).await;
-    let rules = Rules {
-        url: Some(proxy.url()),
-        ..Rules::default()
-    };
+    let rules = Rules { url: Some(proxy.url()), ..Rules::default() };
     let name = &sites[0].name;
     cluster.join(&study, &sites[0], &rules).await;
     cluster.operator.connected(name, true).await;
@@ -56,19 +53,14 @@ async fn an_agent_whose_link_is_cut_again_and_again_loses_nothing() {
         up < sent + sent / 2 + MIB,
         "{sent} bytes of answers took {up} bytes with two cuts: the upload began anew"
     );
-    assert!(
-        cluster.sites[name].releases().values().all(|n| *n == 1),
-        "nothing was computed twice"
-    );
+    assert!(cluster.sites[name].releases().values().all(|n| *n == 1), "nothing was computed twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_and_downloads_go_on_where_they_were_cut() {
     let cluster = Cluster::start(Kind::Here).await;
     let proxy = Proxy::before(cluster.port()).await;
-    let operator = Operator::connect(cluster.home(), Some(&proxy.url()))
-        .await
-        .unwrap();
+    let operator = Operator::connect(cluster.home(), Some(&proxy.url())).await.unwrap();
     let bytes = Random::new(72).bytes(12 * MIB as usize);
     let (source, copy) = (cluster.folder().join("source"), cluster.folder().join("copy"));
     std::fs::write(&source, &bytes).unwrap();

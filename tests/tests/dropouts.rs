@@ -23,10 +23,7 @@ async fn a_silent_site_is_dropped_at_the_deadline_and_its_late_answer_told_so() 
     let mut session = silent.session().await.unwrap();
     cluster.operator.submit(&study.plan, "run").await;
     let task = session.task("survey").await;
-    assert_eq!(
-        cluster.operator.done("run").await,
-        study.hash_of_sites(&sites[1..])
-    );
+    assert_eq!(cluster.operator.done("run").await, study.hash_of_sites(&sites[1..]));
     let detail = cluster.operator.show("run").await.unwrap();
     let (how, why) = member(&detail, &sites[0].name);
     assert_eq!(how, "dropped");
@@ -47,16 +44,10 @@ async fn a_site_that_falls_silent_after_the_survey_leaves_no_trace_in_the_model(
     cluster.operator.submit(&study.plan, "run").await;
     let task = session.task("survey").await;
     let survey = crate::answers::survey(&raw, &task, &study.dataset.subset(&sites[0].rows)).await;
-    assert_eq!(
-        raw.answer(&task, &survey).await.unwrap().verdict(),
-        Verdict::Accepted
-    );
+    assert_eq!(raw.answer(&task, &survey).await.unwrap().verdict(), Verdict::Accepted);
     session.task("sums").await;
     drop(session);
-    assert_eq!(
-        cluster.operator.done("run").await,
-        study.hash_of_sites(&sites[1..])
-    );
+    assert_eq!(cluster.operator.done("run").await, study.hash_of_sites(&sites[1..]));
     let detail = cluster.operator.show("run").await.unwrap();
     assert_eq!(member(&detail, &sites[0].name).0, "dropped");
 }
@@ -72,13 +63,7 @@ async fn below_the_quorum_the_run_fails_with_names_and_goes_on_when_they_are_bac
     let detail = operator.ended("run").await;
     assert_eq!(status(&detail), "failed");
     let reason = detail.summary.unwrap().reason;
-    for part in [
-        sites[0].name.as_str(),
-        "survey",
-        "2 of 3",
-        "3 are needed",
-        "resume",
-    ] {
+    for part in [sites[0].name.as_str(), "survey", "2 of 3", "3 are needed", "resume"] {
         assert!(reason.contains(part), "no {part:?} in {reason:?}");
     }
     cluster.start_agent(&sites[0].name);
@@ -94,10 +79,7 @@ async fn a_site_dropped_while_its_answer_is_on_the_way_can_be_taken_in_again() {
     let name = &sites[0].name;
     let mut cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
     let proxy = Proxy::before(cluster.port()).await;
-    let rules = Rules {
-        url: Some(proxy.url()),
-        ..Rules::default()
-    };
+    let rules = Rules { url: Some(proxy.url()), ..Rules::default() };
     cluster.join(&study, &sites[0], &rules).await;
     let operator = cluster.operator.clone();
     operator.connected(name, true).await;
@@ -117,18 +99,11 @@ async fn a_site_dropped_while_its_answer_is_on_the_way_can_be_taken_in_again() {
     proxy.release();
     let began = Instant::now();
     while !site.state().pending().unwrap().is_empty() {
-        assert!(
-            began.elapsed() < Duration::from_secs(40),
-            "the late answer finds no end"
-        );
+        assert!(began.elapsed() < Duration::from_secs(40), "the late answer finds no end");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let detail = operator.show("run").await.unwrap();
-    assert_eq!(
-        detail.summary.unwrap().version,
-        1,
-        "a late answer changes nothing"
-    );
+    assert_eq!(detail.summary.unwrap().version, 1, "a late answer changes nothing");
     // Taken in, the site gives it again.
     operator.connected(name, true).await;
     operator.add("run", name).await;
@@ -140,21 +115,12 @@ async fn a_policy_that_says_no_is_named_with_its_reason() {
     let study = features(300, 8, 3, 55, "quorum = 2");
     let sites = study.deal(4);
     let mut cluster = Cluster::with_sites(Kind::Here, &study, &sites[2..]).await;
-    let shy = Rules {
-        min_cohort: 10,
-        ..Rules::default()
-    };
-    let strict = Rules {
-        min_rows: 1000,
-        ..Rules::default()
-    };
+    let shy = Rules { min_cohort: 10, ..Rules::default() };
+    let strict = Rules { min_rows: 1000, ..Rules::default() };
     cluster.join(&study, &sites[0], &shy).await;
     cluster.join(&study, &sites[1], &strict).await;
     cluster.operator.submit(&study.plan, "run").await;
-    assert_eq!(
-        cluster.operator.done("run").await,
-        study.hash_of_sites(&sites[2..])
-    );
+    assert_eq!(cluster.operator.done("run").await, study.hash_of_sites(&sites[2..]));
     let detail = cluster.operator.show("run").await.unwrap();
     let (how, why) = member(&detail, &sites[0].name);
     assert_eq!(how, "declined");
@@ -171,20 +137,14 @@ async fn nothing_is_computed_before_a_person_says_yes() {
     let study = features(300, 8, 3, 56, "");
     let sites = study.deal(2);
     let mut cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
-    let ask = Rules {
-        approve: "ask",
-        ..Rules::default()
-    };
+    let ask = Rules { approve: "ask", ..Rules::default() };
     cluster.join(&study, &sites[0], &ask).await;
     let operator = cluster.operator.clone();
     operator.connected(&sites[0].name, true).await;
     operator.submit(&study.plan, "run").await;
     operator
         .until("run", "waiting for approval", |detail| {
-            detail
-                .members
-                .iter()
-                .any(|m| m.site == sites[0].name && m.task == "awaiting approval")
+            detail.members.iter().any(|m| m.site == sites[0].name && m.task == "awaiting approval")
         })
         .await;
     // Longer than the agent's own poll for an approval.
@@ -193,10 +153,7 @@ async fn nothing_is_computed_before_a_person_says_yes() {
     assert!(site.releases().is_empty(), "nothing has left");
     let waiting = site.state().approval_requests().unwrap();
     assert_eq!(waiting.len(), 1);
-    assert_eq!(
-        (waiting[0].run_id.as_str(), waiting[0].dataset.as_str()),
-        ("run", "data")
-    );
+    assert_eq!((waiting[0].run_id.as_str(), waiting[0].dataset.as_str()), ("run", "data"));
     assert_eq!(status(&operator.show("run").await.unwrap()), "running");
     site.state().decide("run", true).unwrap();
     assert_eq!(operator.done("run").await, study.pooled_hash());
@@ -211,11 +168,7 @@ async fn nothing_is_computed_before_a_person_says_yes() {
         .await;
     site.state().decide("again", false).unwrap();
     let detail = operator.ended("again").await;
-    assert_eq!(
-        status(&detail),
-        "failed",
-        "without a quorum in the plan all are needed"
-    );
+    assert_eq!(status(&detail), "failed", "without a quorum in the plan all are needed");
     let (how, why) = member(&detail, &sites[0].name);
     assert_eq!(how, "declined");
     assert!(why.contains("said no"), "{why}");
@@ -237,21 +190,11 @@ async fn an_aborted_run_can_be_started_again() {
         .await;
     operator.abort("run").await;
     assert_eq!(status(&operator.show("run").await.unwrap()), "aborted");
-    let again = operator
-        .rpc
-        .clone()
-        .abort_run(sheaf_proto::v1::RunRef {
-            run_id: "run".to_owned(),
-        })
-        .await;
+    let again = operator.rpc.clone().abort_run(sheaf_proto::v1::RunRef { run_id: "run".to_owned() }).await;
     assert_eq!(again.unwrap_err().code(), tonic::Code::FailedPrecondition);
     cluster.start_agent(&sites[0].name);
     operator.connected(&sites[0].name, true).await;
-    assert_eq!(
-        status(&operator.show("run").await.unwrap()),
-        "aborted",
-        "it stays so"
-    );
+    assert_eq!(status(&operator.show("run").await.unwrap()), "aborted", "it stays so");
     operator.resume("run").await;
     assert_eq!(operator.done("run").await, study.pooled_hash());
     // The two that had answered the survey were not asked for it again.

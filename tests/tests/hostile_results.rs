@@ -17,10 +17,7 @@ use sheaf_tests::{
 fn events_about(cluster: &Cluster, site: &str) -> usize {
     let journal = cluster.hub().database.journal("run").unwrap();
     let name = format!("\"{site}\"");
-    journal
-        .iter()
-        .filter(|entry| serde_json::to_string(entry).unwrap().contains(&name))
-        .count()
+    journal.iter().filter(|entry| serde_json::to_string(entry).unwrap().contains(&name)).count()
 }
 
 async fn wait_for_phase(cluster: &Cluster, name: &str) {
@@ -52,15 +49,9 @@ fn hostile_sums(good: &Sums, shape: &SumsShape) -> Vec<(&'static str, Vec<u8>)> 
         bytes[at..at + value.len()].copy_from_slice(value);
         bytes
     };
-    let wider = SumsShape {
-        dim: shape.dim + 1,
-        ..*shape
-    };
-    let not_a_number: Vec<u8> = bytes[..24 + 8 * shape.classes]
-        .iter()
-        .copied()
-        .chain(f64::NAN.to_le_bytes().repeat(64))
-        .collect();
+    let wider = SumsShape { dim: shape.dim + 1, ..*shape };
+    let not_a_number: Vec<u8> =
+        bytes[..24 + 8 * shape.classes].iter().copied().chain(f64::NAN.to_le_bytes().repeat(64)).collect();
     vec![
         ("nothing", Vec::new()),
         ("half of it", bytes[..half].to_vec()),
@@ -72,10 +63,7 @@ fn hostile_sums(good: &Sums, shape: &SumsShape) -> Vec<(&'static str, Vec<u8>)> 
         ("an absurd dimension", bits(8, &u32::MAX.to_le_bytes())),
         ("absurd classes", bits(12, &u32::MAX.to_le_bytes())),
         ("floating point NaN where the blocks are", not_a_number),
-        (
-            "sums of another width",
-            codec::encode(&Sums::zero(wider.dim, wider.classes, wider.bits)),
-        ),
+        ("sums of another width", codec::encode(&Sums::zero(wider.dim, wider.classes, wider.bits))),
         ("no rows", changed(good, shape, |rows, _, _, _| *rows = 0)),
         (
             "no rows and no counts",
@@ -93,14 +81,8 @@ fn hostile_sums(good: &Sums, shape: &SumsShape) -> Vec<(&'static str, Vec<u8>)> 
                 counts[0] = 1 << 62;
             }),
         ),
-        (
-            "counts that do not add up",
-            changed(good, shape, |_, counts, _, _| counts[0] += 1),
-        ),
-        (
-            "a negative diagonal",
-            changed(good, shape, |_, _, gram, _| gram[0] = -1),
-        ),
+        ("counts that do not add up", changed(good, shape, |_, counts, _, _| counts[0] += 1)),
+        ("a negative diagonal", changed(good, shape, |_, _, gram, _| gram[0] = -1)),
         (
             "a diagonal above the bound",
             changed(good, shape, |rows, _, gram, _| {
@@ -111,20 +93,14 @@ fn hostile_sums(good: &Sums, shape: &SumsShape) -> Vec<(&'static str, Vec<u8>)> 
             "an element above the bound of Cauchy and Schwarz",
             changed(good, shape, |_, _, gram, _| gram[1] = gram[0] + gram[shape.dim]),
         ),
-        (
-            "the largest integer",
-            changed(good, shape, |_, _, gram, _| gram[1] = i64::MAX),
-        ),
+        ("the largest integer", changed(good, shape, |_, _, gram, _| gram[1] = i64::MAX)),
         (
             "a cross sum above the bound",
             changed(good, shape, |_, counts, _, cross| {
                 cross[0] = counts[0] as i64 * shape.max_abs + 1;
             }),
         ),
-        (
-            "the smallest integer",
-            changed(good, shape, |_, _, _, cross| cross[0] = i64::MIN),
-        ),
+        ("the smallest integer", changed(good, shape, |_, _, _, cross| cross[0] = i64::MIN)),
     ]
 }
 
@@ -152,23 +128,14 @@ fn hostile_surveys(good: &[u8]) -> Vec<(String, Vec<u8>)> {
         ("negative rows", with(&["rows_train"], (-1).into())),
         ("fractional rows", with(&["rows_train"], 1.5.into())),
         ("absurd rows", with(&["rows_train"], (u64::MAX).into())),
-        (
-            "counts that do not add up",
-            with(&["classes", "0"], 1_000_000.into()),
-        ),
+        ("counts that do not add up", with(&["classes", "0"], 1_000_000.into())),
         (
             "counts that overflow",
-            with(
-                &["classes"],
-                serde_json::json!({"0": u64::MAX, "1": u64::MAX, "2": 3}),
-            ),
+            with(&["classes"], serde_json::json!({"0": u64::MAX, "1": u64::MAX, "2": 3})),
         ),
         ("a class without a name", with(&["classes", ""], 0.into())),
         ("a class with a line break", with(&["classes", "a\nb"], 0.into())),
-        (
-            "a class with a very long name",
-            with(&["classes", &"x".repeat(10_000)], 0.into()),
-        ),
+        ("a class with a very long name", with(&["classes", &"x".repeat(10_000)], 0.into())),
         ("too many classes", with(&["classes"], many.into())),
         ("no columns", with(&["inputs", "dim"], 0.into())),
         ("absurd columns", with(&["inputs", "dim"], (1_u64 << 40).into())),
@@ -195,22 +162,14 @@ impl Liar {
         assert!(hostile.len() < ANSWERS_A_TASK, "one is left for the right answer");
         let before = events_about(cluster, self.site.name.as_str());
         for (what, bytes) in hostile {
-            let ack = self
-                .site
-                .answer(task, bytes)
-                .await
-                .unwrap_or_else(|status| panic!("{what}: {status}"));
+            let ack = self.site.answer(task, bytes).await.unwrap_or_else(|status| panic!("{what}: {status}"));
             assert_eq!(ack.verdict(), Verdict::Refused, "{what}");
             assert!(
                 ack.reason.contains(&task.phase) && ack.reason.len() > task.phase.len() + 10,
                 "{what} is refused without a reason: {:?}",
                 ack.reason
             );
-            assert_eq!(
-                events_about(cluster, self.site.name.as_str()),
-                before,
-                "{what} changed the run"
-            );
+            assert_eq!(events_about(cluster, self.site.name.as_str()), before, "{what} changed the run");
         }
     }
 
@@ -257,10 +216,7 @@ async fn what_cannot_be_is_refused_and_what_can_be_is_taken_after_it() {
         let hostile = hostile.get_or_insert_with(|| {
             let named = hostile_sums(&good, &shape).into_iter();
             let noise = (0..25).map(|i| (format!("noise {i}"), random.bytes(1 + i * 61)));
-            named
-                .map(|(what, bytes)| (what.to_owned(), bytes))
-                .chain(noise)
-                .collect::<Vec<_>>()
+            named.map(|(what, bytes)| (what.to_owned(), bytes)).chain(noise).collect::<Vec<_>>()
         });
         let now = hostile.split_off(hostile.len().saturating_sub(ANSWERS_A_TASK - 1));
         liar.is_refused(&cluster, &task, &now).await;
@@ -274,14 +230,11 @@ async fn what_cannot_be_is_refused_and_what_can_be_is_taken_after_it() {
         "{}",
         r#"{"train_rows":1,"test_rows":5,"unknown_class_rows":0,"federated":null,"scores":{},"local":null}"#,
     ];
-    let mut absurd = absurd
-        .map(|text| (text.to_owned(), text.as_bytes().to_vec()))
-        .to_vec();
+    let mut absurd = absurd.map(|text| (text.to_owned(), text.as_bytes().to_vec())).to_vec();
     let nothing = r#"{"train_rows":1,"test_rows":0,"unknown_class_rows":0,"federated":null,"scores":null,"local":null}"#;
     for liar in &mut liars {
         let task = liar.session.task("evaluate").await;
-        liar.is_refused(&cluster, &task, &std::mem::take(&mut absurd))
-            .await;
+        liar.is_refused(&cluster, &task, &std::mem::take(&mut absurd)).await;
         liar.is_accepted(&task, nothing.as_bytes()).await;
     }
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());
@@ -296,10 +249,7 @@ async fn a_site_cannot_fill_the_disk_with_answers() {
     cluster.operator.submit(&study.plan, "run").await;
     let task = session.task("survey").await;
     for number in 0..ANSWERS_A_TASK {
-        let ack = raw
-            .answer(&task, format!("lie {number}").as_bytes())
-            .await
-            .unwrap();
+        let ack = raw.answer(&task, format!("lie {number}").as_bytes()).await.unwrap();
         assert_eq!(ack.verdict(), Verdict::Refused);
     }
     let refused = raw.answer(&task, b"one more").await.unwrap_err();

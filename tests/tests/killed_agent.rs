@@ -16,11 +16,7 @@ async fn killed_in_the_middle_of_an_upload_it_goes_on_and_computes_nothing_twice
     let sites = study.deal(2);
     let mut cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
     let proxy = Proxy::before(cluster.port()).await;
-    let rules = Rules {
-        url: Some(proxy.url()),
-        durable: true,
-        ..Rules::default()
-    };
+    let rules = Rules { url: Some(proxy.url()), durable: true, ..Rules::default() };
     let name = &sites[0].name;
     cluster.enrol(&study, &sites[0], &rules).await;
     let mut agent = cluster.start_agent_process(name);
@@ -34,10 +30,7 @@ async fn killed_in_the_middle_of_an_upload_it_goes_on_and_computes_nothing_twice
     assert!(pending[0].key.starts_with("sums"));
     agent.kill().await;
     proxy.release();
-    assert_eq!(
-        sheaf_tests::operator::status(&cluster.operator.show("run").await.unwrap()),
-        "running"
-    );
+    assert_eq!(sheaf_tests::operator::status(&cluster.operator.show("run").await.unwrap()), "running");
 
     let _agent = cluster.start_agent_process(name);
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());
@@ -57,10 +50,7 @@ fn released(config: &std::path::Path) -> Vec<String> {
     assert!(output.status.success(), "{output:?}");
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let releases = status["releases"].as_array().unwrap();
-    releases
-        .iter()
-        .map(|release| release["task"].as_str().unwrap().to_owned())
-        .collect()
+    releases.iter().map(|release| release["task"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

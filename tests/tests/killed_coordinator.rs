@@ -23,9 +23,8 @@ async fn twenty_five_kills_spread_over_the_life_of_runs() {
         let mut random = Random::new(100 + round);
         // Three phases of an answer a site: moments are counted in answers, so that they are spread evenly
         // however fast the machine is; the extra milliseconds hit the merges between the answers.
-        let mut moments: Vec<_> = (0..KILLS)
-            .map(|_| (random.below(3 * SITES as u64 + 1), random.below(12)))
-            .collect();
+        let mut moments: Vec<_> =
+            (0..KILLS).map(|_| (random.below(3 * SITES as u64 + 1), random.below(12))).collect();
         moments.sort_unstable();
         let mut cluster = Cluster::with_sites(Kind::Process, &study, &study.deal(SITES)).await;
         cluster.operator.submit(&study.plan, "run").await;
@@ -40,21 +39,14 @@ async fn twenty_five_kills_spread_over_the_life_of_runs() {
             cluster.down().await;
             cluster.up().await;
         }
-        assert_eq!(
-            cluster.operator.done("run").await,
-            pooled,
-            "round {round}, killed at {moments:?}"
-        );
+        assert_eq!(cluster.operator.done("run").await, pooled, "round {round}, killed at {moments:?}");
         cluster.down().await;
         every_site_counts_once(&cluster);
     }
 }
 
 fn every_site_counts_once(cluster: &Cluster) {
-    let journal = Database::open(&cluster.home().database())
-        .unwrap()
-        .journal("run")
-        .unwrap();
+    let journal = Database::open(&cluster.home().database()).unwrap().journal("run").unwrap();
     let mut seen = BTreeSet::new();
     let mut keys = BTreeSet::new();
     for (position, entry) in journal.iter().enumerate() {
@@ -62,10 +54,7 @@ fn every_site_counts_once(cluster: &Cluster) {
         match &entry.event {
             Event::Delivered { site, key, .. } => {
                 keys.insert(key.clone());
-                assert!(
-                    seen.insert((key.clone(), site.clone())),
-                    "{site} is counted twice for {key}"
-                );
+                assert!(seen.insert((key.clone(), site.clone())), "{site} is counted twice for {key}");
             }
             Event::Declined { site, reason } => panic!("{site} declined: {reason}"),
             Event::DeadlinePassed { key } => panic!("the deadline of {key} passed"),
@@ -74,9 +63,5 @@ fn every_site_counts_once(cluster: &Cluster) {
         }
     }
     assert_eq!(keys.len(), 3, "survey, sums, evaluate: {keys:?}");
-    assert_eq!(
-        seen.len(),
-        3 * cluster.sites.len(),
-        "every site answers every phase"
-    );
+    assert_eq!(seen.len(), 3 * cluster.sites.len(), "every site answers every phase");
 }

@@ -22,11 +22,7 @@ async fn features_over_2_7_and_20_sites() {
     let study = features(600, 12, 4, 1, "");
     let pooled = study.pooled_hash();
     for sites in [2, 7, 20] {
-        assert_eq!(
-            federated(&study, &study.deal(sites)).await,
-            pooled,
-            "{sites} sites"
-        );
+        assert_eq!(federated(&study, &study.deal(sites)).await, pooled, "{sites} sites");
     }
     // The hash does depend on the rows.
     let fewer: Vec<_> = study.deal(7).into_iter().skip(1).collect();
@@ -38,22 +34,13 @@ async fn a_standardised_table_over_2_7_and_20_sites() {
     let study = table(500, 2, "");
     let pooled = study.pooled_hash();
     for sites in [2, 7, 20] {
-        assert_eq!(
-            federated(&study, &study.deal(sites)).await,
-            pooled,
-            "{sites} sites"
-        );
+        assert_eq!(federated(&study, &study.deal(sites)).await, pooled, "{sites} sites");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sites_that_see_few_classes() {
-    let skewed = Partition::Dirichlet {
-        sites: 7,
-        alpha: 0.05,
-        seed: 4,
-        min_rows: 1,
-    };
+    let skewed = Partition::Dirichlet { sites: 7, alpha: 0.05, seed: 4, min_rows: 1 };
     for study in [features(600, 12, 4, 3, ""), table(500, 4, "")] {
         let sites = study.cut(&skewed);
         let sizes: Vec<_> = sites.iter().map(|site| site.rows.len()).collect();
@@ -107,30 +94,16 @@ async fn an_answer_given_twice_counts_once_and_an_offer_made_twice_is_answered_o
     let survey = crate::answers::survey(&raw, &task, &study.dataset.subset(&sites[2].rows)).await;
     let verdicts = [
         raw.answer(&task, &survey).await.unwrap().verdict(),
-        raw.answer(&task, &survey)
-            .await
-            .map_or(Verdict::Duplicate, |ack| ack.verdict()),
-        raw.submit(&task, sheaf_transport::digest::blob_id(&survey))
-            .await
-            .unwrap()
-            .verdict(),
+        raw.answer(&task, &survey).await.map_or(Verdict::Duplicate, |ack| ack.verdict()),
+        raw.submit(&task, sheaf_transport::digest::blob_id(&survey)).await.unwrap().verdict(),
     ];
-    assert_eq!(
-        verdicts,
-        [Verdict::Accepted, Verdict::Duplicate, Verdict::Duplicate]
-    );
+    assert_eq!(verdicts, [Verdict::Accepted, Verdict::Duplicate, Verdict::Duplicate]);
 
     cluster.start_agent(&sites[0].name);
     let task = session.task("sums").await;
     let sums = crate::answers::sums(&raw, &task, &study.dataset.subset(&sites[2].rows)).await;
-    assert_eq!(
-        raw.answer(&task, &sums).await.unwrap().verdict(),
-        Verdict::Accepted
-    );
-    let again = raw
-        .submit(&task, sheaf_transport::digest::blob_id(&sums))
-        .await
-        .unwrap();
+    assert_eq!(raw.answer(&task, &sums).await.unwrap().verdict(), Verdict::Accepted);
+    let again = raw.submit(&task, sheaf_transport::digest::blob_id(&sums)).await.unwrap();
     assert_eq!(again.verdict(), Verdict::Duplicate);
     crate::answers::decline_evaluation(&mut session).await;
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());

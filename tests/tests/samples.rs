@@ -36,19 +36,10 @@ struct Block {
 
 fn blocks() -> Vec<Block> {
     let mut documents = files("docs", "md");
-    documents.extend(
-        root()
-            .join("README.md")
-            .exists()
-            .then(|| root().join("README.md")),
-    );
+    documents.extend(root().join("README.md").exists().then(|| root().join("README.md")));
     let mut blocks = Vec::new();
     for document in documents {
-        let name = document
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = document.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(&document).unwrap();
         let mut open: Option<Block> = None;
         for (number, line) in text.lines().enumerate() {
@@ -83,11 +74,7 @@ fn every_scenario_is_a_plan() {
     for path in scenarios {
         let text = fs::read_to_string(&path).unwrap();
         let plan = Plan::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert!(
-            plan.data.is_some(),
-            "{}: a scenario can be simulated",
-            path.display()
-        );
+        assert!(plan.data.is_some(), "{}: a scenario can be simulated", path.display());
     }
 }
 
@@ -131,10 +118,7 @@ fn commands(name: &str) -> BTreeMap<String, Vec<String>> {
             (command, inner)
         })
         .collect();
-    assert!(
-        commands.len() > 3,
-        "{name} --help names its commands: {commands:?}"
-    );
+    assert!(commands.len() > 3, "{name} --help names its commands: {commands:?}");
     commands
 }
 
@@ -175,10 +159,7 @@ fn check(commands: &BTreeMap<String, Vec<String>>, words: &str) -> Result<(), St
     match words.next() {
         _ if inner.is_empty() => Ok(()),
         Some(word) if inner.iter().any(|known| known == word) || word == "--help" => Ok(()),
-        other => Err(format!(
-            "`{command}` has no command `{}`",
-            other.unwrap_or_default()
-        )),
+        other => Err(format!("`{command}` has no command `{}`", other.unwrap_or_default())),
     }
 }
 

@@ -8,26 +8,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sheaf-data", &[]),
     ("sheaf-proto", &["sheaf-analytic", "sheaf-data"]),
     ("sheaf-transport", &["sheaf-proto"]),
-    (
-        "sheaf-coordinator",
-        &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-transport"],
-    ),
-    (
-        "sheaf-agent",
-        &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-transport"],
-    ),
+    ("sheaf-coordinator", &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-transport"]),
+    ("sheaf-agent", &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-transport"]),
     ("sheaf", ALL),
     ("sheaf-tests", ALL),
 ];
 
-const ALL: &[&str] = &[
-    "sheaf-agent",
-    "sheaf-analytic",
-    "sheaf-coordinator",
-    "sheaf-data",
-    "sheaf-proto",
-    "sheaf-transport",
-];
+const ALL: &[&str] =
+    &["sheaf-agent", "sheaf-analytic", "sheaf-coordinator", "sheaf-data", "sheaf-proto", "sheaf-transport"];
 
 const ROOT: &[&str] = &[
     ".ci",
@@ -68,20 +56,13 @@ fn crates_depend_downwards() {
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let name = |value: &serde_json::Value| value["name"].as_str().unwrap_or_default().to_owned();
     let members: BTreeSet<_> = packages.iter().map(name).collect();
     let known: BTreeSet<_> = MAY_USE.iter().map(|(name, _)| (*name).to_owned()).collect();
-    assert_eq!(
-        members, known,
-        "a crate that the table does not name, or names in vain"
-    );
+    assert_eq!(members, known, "a crate that the table does not name, or names in vain");
     for package in packages {
         let (_, may_use) = MAY_USE.iter().find(|(known, _)| *known == name(package)).unwrap();
         for dependency in package["dependencies"].as_array().unwrap() {

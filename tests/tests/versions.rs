@@ -56,14 +56,8 @@ fn unknown_fields_are_ignored() {
         ..Task::default()
     });
     // A kind of message that is not known reads as none, a state that is not known as unspecified.
-    assert_eq!(
-        AgentMessage::decode(unknown().as_slice()).unwrap(),
-        AgentMessage { body: None }
-    );
-    let update = TaskUpdate {
-        state: 99,
-        ..TaskUpdate::default()
-    };
+    assert_eq!(AgentMessage::decode(unknown().as_slice()).unwrap(), AgentMessage { body: None });
+    let update = TaskUpdate { state: 99, ..TaskUpdate::default() };
     let update = TaskUpdate::decode(newer(&update).as_slice()).unwrap();
     assert_eq!(update.state(), task_update::State::Unspecified);
 }
@@ -113,9 +107,7 @@ async fn a_newer_operator_is_answered() {
     cluster.operator.done("run").await;
     let mut client = tonic::client::Grpc::new(cluster.operator.channel.clone());
     client.ready().await.unwrap();
-    let request = newer(&RunRef {
-        run_id: "run".to_owned(),
-    });
+    let request = newer(&RunRef { run_id: "run".to_owned() });
     let path = "/sheaf.v1.Operator/WithdrawSite".parse().unwrap();
     let mut ask = request.clone();
     prost::encoding::string::encode(2, &study.deal(2)[0].name, &mut ask);
@@ -145,31 +137,17 @@ async fn an_older_and_a_newer_agent_take_part() {
     let task = session.task("survey").await;
     // Messages and states of a newer version, which change nothing.
     session.say(AgentMessage { body: None }).await;
-    let mut update = TaskUpdate {
-        run_id: task.run_id.clone(),
-        key: task.key.clone(),
-        state: 99,
-        ..TaskUpdate::default()
-    };
+    let mut update =
+        TaskUpdate { run_id: task.run_id.clone(), key: task.key.clone(), state: 99, ..TaskUpdate::default() };
     for state in [99, task_update::State::Running.into()] {
         update.state = state;
-        session
-            .say(AgentMessage {
-                body: Some(agent_message::Body::Update(update.clone())),
-            })
-            .await;
+        session.say(AgentMessage { body: Some(agent_message::Body::Update(update.clone())) }).await;
     }
     let survey = crate::answers::survey(&raw, &task, &rows).await;
-    assert_eq!(
-        raw.answer(&task, &survey).await.unwrap().verdict(),
-        Verdict::Accepted
-    );
+    assert_eq!(raw.answer(&task, &survey).await.unwrap().verdict(), Verdict::Accepted);
     let task = session.task("sums").await;
     let sums = crate::answers::sums(&raw, &task, &rows).await;
-    assert_eq!(
-        raw.answer(&task, &sums).await.unwrap().verdict(),
-        Verdict::Accepted
-    );
+    assert_eq!(raw.answer(&task, &sums).await.unwrap().verdict(), Verdict::Accepted);
     crate::answers::decline_evaluation(&mut session).await;
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());
 }

@@ -26,10 +26,7 @@ fn delivered_by(cluster: &Cluster, run: &str, name: &str) -> Vec<BlobId> {
 async fn gone(cluster: &Cluster, blobs: &[BlobId]) {
     let began = Instant::now();
     while blobs.iter().any(|blob| cluster.hub().blobs.contains(blob)) {
-        assert!(
-            began.elapsed() < Duration::from_secs(20),
-            "a withdrawn answer is still held"
-        );
+        assert!(began.elapsed() < Duration::from_secs(20), "a withdrawn answer is still held");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -40,11 +37,7 @@ async fn withdraw_then_add(study: &Study) {
     let mut cluster = Cluster::with_sites(Kind::Here, study, early).await;
     let operator = cluster.operator.clone();
     operator.submit(&study.plan, "run").await;
-    assert_eq!(
-        operator.done("run").await,
-        study.hash_of_sites(early),
-        "without the late site"
-    );
+    assert_eq!(operator.done("run").await, study.hash_of_sites(early), "without the late site");
 
     cluster.join(study, late, &Rules::default()).await;
     operator.add("run", &late.name).await;
@@ -55,11 +48,7 @@ async fn withdraw_then_add(study: &Study) {
     assert!(theirs.len() >= 3, "survey, sums, evaluation: {theirs:?}");
     let others: Vec<_> = sites.iter().filter(|site| site.name != *leaving).collect();
     operator.withdraw("run", leaving).await;
-    assert_eq!(
-        operator.done("run").await,
-        study.hash_of_sites(others),
-        "after the withdrawal"
-    );
+    assert_eq!(operator.done("run").await, study.hash_of_sites(others), "after the withdrawal");
     gone(&cluster, &theirs).await;
     let detail = operator.show("run").await.unwrap();
     assert_eq!(detail.summary.unwrap().version, 3);
@@ -108,10 +97,7 @@ async fn a_withdrawal_from_one_run_leaves_another_whole() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     // The same answers were given to both runs; the second still needs them.
     for blob in delivered_by(&cluster, "two", &sites[0].name) {
-        assert!(
-            cluster.hub().blobs.contains(&blob),
-            "an answer to run two went with run one"
-        );
+        assert!(cluster.hub().blobs.contains(&blob), "an answer to run two went with run one");
     }
     operator.withdraw("two", &sites[1].name).await;
     let left: Vec<_> = sites.iter().filter(|s| s.name != sites[1].name).collect();
@@ -137,13 +123,7 @@ async fn nothing_held_gives_a_withdrawn_contribution_away() {
 fn merged(cluster: &Cluster) -> BlobId {
     let hub = cluster.hub();
     let run = hub.run("run").unwrap();
-    let output = run
-        .run()
-        .outputs
-        .iter()
-        .find(|output| output.name == "sums")
-        .unwrap()
-        .output;
+    let output = run.run().outputs.iter().find(|output| output.name == "sums").unwrap().output;
     let outcome: serde_json::Value = serde_json::from_slice(&hub.blobs.get(&output).unwrap()).unwrap();
     outcome["merged"].as_str().unwrap().parse().unwrap()
 }

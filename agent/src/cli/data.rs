@@ -29,18 +29,12 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
     let config = cli.read_config()?;
     let assets = cli.assets();
     let schema = plan.as_deref().map(schema_of).transpose()?.unwrap_or_default();
-    let chosen: Vec<_> = config
-        .data
-        .iter()
-        .filter(|(known, _)| name.as_ref().is_none_or(|name| name == *known))
-        .collect();
+    let chosen: Vec<_> =
+        config.data.iter().filter(|(known, _)| name.as_ref().is_none_or(|name| name == *known)).collect();
     if chosen.is_empty() {
         return Err(AgentError::Data(match name {
             Some(name) => format!("there is no [data.{name}] in {}", cli.config.display()),
-            None => format!(
-                "{} names no data set; add a [data.NAME] section",
-                cli.config.display()
-            ),
+            None => format!("{} names no data set; add a [data.NAME] section", cli.config.display()),
         }));
     }
     let mut described = BTreeMap::new();
@@ -58,17 +52,11 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
 }
 
 fn schema_of(plan: &std::path::Path) -> Result<Schema, AgentError> {
-    let bad = |reason: String| AgentError::Config {
-        path: plan.to_owned(),
-        reason,
-    };
+    let bad = |reason: String| AgentError::Config { path: plan.to_owned(), reason };
     let text = std::fs::read_to_string(plan).map_err(AgentError::file(plan))?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| bad(e.to_string()))?;
     match table.get("schema") {
-        Some(schema) => schema
-            .clone()
-            .try_into()
-            .map_err(|e: toml::de::Error| bad(e.to_string())),
+        Some(schema) => schema.clone().try_into().map_err(|e: toml::de::Error| bad(e.to_string())),
         None => Ok(Schema::default()),
     }
 }

@@ -25,9 +25,8 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         Some(file) => fs::read_to_string(file).map_err(AgentError::file(file.as_ref()))?,
         None => args.token.clone(),
     };
-    let token: EnrolmentToken = text
-        .parse()
-        .map_err(|e: sheaf_transport::token::TokenError| AgentError::Identity(e.to_string()))?;
+    let token: EnrolmentToken =
+        text.parse().map_err(|e: sheaf_transport::token::TokenError| AgentError::Identity(e.to_string()))?;
     let wrote_template = !cli.config.exists();
     if wrote_template {
         fs::write(&cli.config, TEMPLATE).map_err(AgentError::file(&cli.config))?;
@@ -42,16 +41,9 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    say!(
-        "Enrolled as `{}` with the coordinator at {}.",
-        profile.site,
-        profile.url
-    );
+    say!("Enrolled as `{}` with the coordinator at {}.", profile.site, profile.url);
     say!("The key was made here and stays in {}.", config.home.display());
-    say!(
-        "Authority (SHA-256), the same as at the operator's: {}",
-        enrolled.ca_fingerprint
-    );
+    say!("Authority (SHA-256), the same as at the operator's: {}", enrolled.ca_fingerprint);
     if wrote_template {
         say!(
             "Wrote a first {}: it allows nothing yet. Name your data and what may leave, then: sheaf-agent start",

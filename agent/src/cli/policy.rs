@@ -35,26 +35,13 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         return Ok(ExitCode::SUCCESS);
     }
     let list = |names: Vec<String>| {
-        if names.is_empty() {
-            "none".to_owned()
-        } else {
-            names.join(", ")
-        }
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     };
-    say!(
-        "workloads that may run here    {}",
-        list(policy.workloads.iter().cloned().collect())
-    );
+    say!("workloads that may run here    {}", list(policy.workloads.iter().cloned().collect()));
     say!("data sets they may use         {}", list(allowed));
-    say!(
-        "output that may leave          {}",
-        list(policy.release.iter().cloned().collect())
-    );
+    say!("output that may leave          {}", list(policy.release.iter().cloned().collect()));
     for (dataset, columns) in &policy.columns {
-        say!(
-            "columns read of {dataset:<13} {}",
-            list(columns.iter().cloned().collect())
-        );
+        say!("columns read of {dataset:<13} {}", list(columns.iter().cloned().collect()));
     }
     say!("smallest number of sites       {}", policy.min_cohort);
     say!("smallest number of rows        {}", policy.min_rows);

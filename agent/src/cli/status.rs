@@ -29,21 +29,15 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
     let config = cli.read_config()?;
     let identity = Identity::load(&config)?;
     let state = State::open(&config.home, config.durable)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_millis() as i64;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as i64;
     let running = state.status("alive")?.is_some_and(|(_, at)| now - at < ALIVE_FOR);
     let link = match state.status("link")? {
         Some((value, _)) if running => value,
         _ => "stopped".to_owned(),
     };
     let up = running && link == "up";
-    let (pending, waiting, releases) = (
-        state.pending()?,
-        state.approval_requests()?,
-        state.releases(args.releases)?,
-    );
+    let (pending, waiting, releases) =
+        (state.pending()?, state.approval_requests()?, state.releases(args.releases)?);
     if cli.json {
         Cli::print_json(&json!({
             "site": identity.profile.site, "url": identity.profile.url, "ca_fingerprint": identity.ca_fingerprint(),
@@ -54,10 +48,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         say!("site           {}", identity.profile.site);
         say!("coordinator    {}", identity.profile.url);
         say!("authority      {}", identity.ca_fingerprint());
-        say!(
-            "agent          {}",
-            if running { "running" } else { "not running" }
-        );
+        say!("agent          {}", if running { "running" } else { "not running" });
         say!("link           {link}");
         say!("undelivered    {}", pending.len());
         for request in &waiting {
@@ -80,9 +71,5 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
             );
         }
     }
-    Ok(if args.check && !up {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if args.check && !up { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

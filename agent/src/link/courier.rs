@@ -46,8 +46,7 @@ pub(super) async fn deliver_all(
                     state.delivered(&pending, &words)?;
                     if verdict == Verdict::Refused {
                         // The run need not wait for this site until its deadline.
-                        link.say(run, task, TaskState::Failed, "the coordinator refused the answer")
-                            .await;
+                        link.say(run, task, TaskState::Failed, "the coordinator refused the answer").await;
                     }
                 }
                 Outcome::Later(why) => {
@@ -79,14 +78,8 @@ pub(super) async fn deliver_all(
 
 /// Delivers one answer. An error means that the link broke.
 async fn deliver(channel: &CallerChannel, pending: &Pending) -> Result<Outcome, AgentError> {
-    let purpose = UploadPurpose {
-        run_id: pending.run_id.clone(),
-        task_key: pending.key.clone(),
-    };
-    match BlobMover::new(channel.clone())
-        .upload(pending.blob, &pending.path, &purpose)
-        .await
-    {
+    let purpose = UploadPurpose { run_id: pending.run_id.clone(), task_key: pending.key.clone() };
+    match BlobMover::new(channel.clone()).upload(pending.blob, &pending.path, &purpose).await {
         Ok(()) => {}
         Err(error @ (TransferError::File { .. } | TransferError::Corrupt { .. })) => {
             return Ok(Outcome::Damaged(error.to_string()));

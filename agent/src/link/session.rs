@@ -36,19 +36,10 @@ pub(super) async fn hold(
         device: "cpu".to_owned(),
     };
     let full = |_| AgentError::Link("the session's queue is closed".to_owned());
-    sender
-        .send(AgentMessage {
-            body: Some(Up::Hello(hello)),
-        })
-        .await
-        .map_err(full)?;
+    sender.send(AgentMessage { body: Some(Up::Hello(hello)) }).await.map_err(full)?;
     let refused = |status: tonic::Status| AgentError::Link(format!("session: {}", status.message()));
     let mut client = FleetClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-    let mut inbound = client
-        .session(ReceiverStream::new(receiver))
-        .await
-        .map_err(refused)?
-        .into_inner();
+    let mut inbound = client.session(ReceiverStream::new(receiver)).await.map_err(refused)?.into_inner();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     let mut heard = Instant::now();
     loop {
@@ -69,11 +60,7 @@ pub(super) async fn hold(
         match message.body {
             Some(Down::Welcome(welcome)) => {
                 link.outbound.send_replace(Some(sender.clone()));
-                tracing::info!(
-                    site = welcome.site,
-                    coordinator = welcome.coordinator_version,
-                    "connected"
-                );
+                tracing::info!(site = welcome.site, coordinator = welcome.coordinator_version, "connected");
                 note(state, "link", "up");
             }
             Some(Down::Task(task)) => worker.take(task),

@@ -70,17 +70,10 @@ impl Workload for Afl {
                 (RELEASE_METRICS, to_json(&evaluation)?, evaluation.train_rows)
             }
             other => {
-                return Err(AgentError::Task(format!(
-                    "AFL has no phase \"{other}\"; a newer version may"
-                )));
+                return Err(AgentError::Task(format!("AFL has no phase \"{other}\"; a newer version may")));
             }
         };
-        Ok(Answer {
-            kind,
-            bytes: Private::new(bytes),
-            rows,
-            seconds: began.elapsed().as_secs_f64(),
-        })
+        Ok(Answer { kind, bytes: Private::new(bytes), rows, seconds: began.elapsed().as_secs_f64() })
     }
 }
 
@@ -132,16 +125,9 @@ pub fn measure(
             return Err(AgentError::Cancelled);
         }
         let inputs = spec.encoding.inputs(dataset, block)?;
-        let scores = scores(
-            &featurizer.quantise(&inputs, block.len())?,
-            block.len(),
-            weights,
-            spec.features.bits,
-        )?;
-        for (row, label) in scores
-            .chunks_exact(classes)
-            .zip(spec.encoding.labels(dataset, block)?)
-        {
+        let scores =
+            scores(&featurizer.quantise(&inputs, block.len())?, block.len(), weights, spec.features.bits)?;
+        for (row, label) in scores.chunks_exact(classes).zip(spec.encoding.labels(dataset, block)?) {
             let Some(label) = label else {
                 unknown += 1;
                 continue;

@@ -47,9 +47,8 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
         Command::Verify { id } => report_files(cli, id, &assets)?,
         Command::Describe { plan: path } => {
             let plan = plan::read(path, &[])?;
-            let source = plan
-                .data
-                .ok_or_else(|| anyhow::anyhow!("{} has no [data] section", path.display()))?;
+            let source =
+                plan.data.ok_or_else(|| anyhow::anyhow!("{} has no [data] section", path.display()))?;
             if let Some(id) = source.asset() {
                 pull(&assets, id, cli.json)?;
             }
@@ -86,12 +85,7 @@ fn report_files(cli: &Cli, id: &str, assets: &AssetStore) -> Result<()> {
     for (_, path) in &files.files {
         say!("{}", path.display());
     }
-    say!(
-        "{} is whole. Licence: {}. {}",
-        asset.title,
-        asset.licence,
-        asset.citation
-    );
+    say!("{} is whole. Licence: {}. {}", asset.title, asset.licence, asset.citation);
     Ok(())
 }
 

@@ -62,9 +62,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     for path in &args.updates {
         add(args, path, &mut merged).with_context(|| path.display().to_string())?;
     }
-    let Some((features, sums)) = merged else {
-        bail!("no update was given")
-    };
+    let Some((features, sums)) = merged else { bail!("no update was given") };
     let weights = solve(&sums, args.lambda)?;
     let classes: Vec<String> = (0..sums.classes()).map(|class| class.to_string()).collect();
     let card = ModelCard {
@@ -74,20 +72,10 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
         classes: classes.clone(),
         lambda: args.lambda,
         reading: Schema::default(),
-        encoding: Encoding {
-            classes,
-            inputs: Inputs::Dense {
-                dim: features.input_dim,
-                standardize: None,
-            },
-        },
+        encoding: Encoding { classes, inputs: Inputs::Dense { dim: features.input_dim, standardize: None } },
         features: features.clone(),
         rows: sums.rows(),
-        sites: args
-            .updates
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect(),
+        sites: args.updates.iter().map(|path| path.display().to_string()).collect(),
     };
     fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     fs::write(args.out.join(MODEL_FILE), write_model(&weights, &features)?)?;
@@ -95,12 +83,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     if cli.json {
         output::json(&json!({"out": args.out, "rows": sums.rows(), "sha256": card.sha256}))?;
     } else {
-        say!(
-            "{} updates, {} rows: {}",
-            args.updates.len(),
-            sums.rows(),
-            args.out.join(MODEL_FILE).display()
-        );
+        say!("{} updates, {} rows: {}", args.updates.len(), sums.rows(), args.out.join(MODEL_FILE).display());
         say!("Model SHA-256: {}", card.sha256);
     }
     Ok(ExitCode::SUCCESS)
@@ -110,28 +93,13 @@ fn add(args: &Args, path: &PathBuf, merged: &mut Option<(FeatureSpec, Sums)>) ->
     let bytes = fs::read(path)?;
     let file = SafeTensors::deserialize(&bytes)?;
     let (weight, corr) = (file.tensor("weight")?, file.tensor("corr")?);
-    let &[dim, classes] = weight.shape() else {
-        bail!("`weight` must have two dimensions [D, C]")
-    };
-    ensure!(
-        corr.shape() == [dim, dim],
-        "`corr` must be [{dim}, {dim}], it is {:?}",
-        corr.shape()
-    );
+    let &[dim, classes] = weight.shape() else { bail!("`weight` must have two dimensions [D, C]") };
+    ensure!(corr.shape() == [dim, dim], "`corr` must be [{dim}, {dim}], it is {:?}", corr.shape());
     let counts = counts(&file.tensor("counts")?, classes)?;
-    let update = ClientUpdate {
-        dim,
-        classes,
-        weight: floats(&weight)?,
-        corr: floats(&corr)?,
-    };
+    let update = ClientUpdate { dim, classes, weight: floats(&weight)?, corr: floats(&corr)? };
     let rows = counts.iter().sum();
     let sums = aa_law::import(&update, args.gamma, &counts, rows, args.quantisation)?;
-    let normalize = if args.normalize == "l2" {
-        Normalize::L2
-    } else {
-        Normalize::None
-    };
+    let normalize = if args.normalize == "l2" { Normalize::L2 } else { Normalize::None };
     let features = FeatureSpec {
         input_dim: dim,
         map: FeatureMap::Identity,
@@ -150,31 +118,16 @@ fn add(args: &Args, path: &PathBuf, merged: &mut Option<(FeatureSpec, Sums)>) ->
 
 fn floats(tensor: &TensorView<'_>) -> Result<Vec<f64>> {
     Ok(match tensor.dtype() {
-        Dtype::F64 => tensor
-            .data()
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|b| f64::from_le_bytes(*b))
-            .collect(),
-        Dtype::F32 => tensor
-            .data()
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f64::from(f32::from_le_bytes(*b)))
-            .collect(),
+        Dtype::F64 => tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        Dtype::F32 => {
+            tensor.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+        }
         other => bail!("tensors must be f64 or f32, this one is {other:?}"),
     })
 }
 
 fn counts(tensor: &TensorView<'_>, classes: usize) -> Result<Vec<u64>> {
-    ensure!(
-        tensor.dtype() == Dtype::I64 && tensor.shape() == [classes],
-        "`counts` must be i64 [{classes}]"
-    );
+    ensure!(tensor.dtype() == Dtype::I64 && tensor.shape() == [classes], "`counts` must be i64 [{classes}]");
     let words = tensor.data().as_chunks::<8>().0.iter();
-    words
-        .map(|b| u64::try_from(i64::from_le_bytes(*b)).context("a count is negative"))
-        .collect()
+    words.map(|b| u64::try_from(i64::from_le_bytes(*b)).context("a count is negative")).collect()
 }

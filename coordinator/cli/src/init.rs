@@ -29,11 +29,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
             config.names.push(name.clone());
         }
     }
-    let host = if args.name.contains(':') {
-        format!("[{}]", args.name)
-    } else {
-        args.name.clone()
-    };
+    let host = if args.name.contains(':') { format!("[{}]", args.name) } else { args.name.clone() };
     config.url = format!("https://{host}:{}", args.listen.port());
     config.listen = args.listen;
     let home = Home::at(&cli.home);
@@ -42,15 +38,9 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
         output::json(&json!({"home": home.path(), "url": config.url, "ca_fingerprint": fingerprint}))?;
     } else {
         say!("Made a coordinator home in {}.", home.path().display());
-        say!(
-            "Agents will dial {} (change url, names and listen in coordinator.toml).",
-            config.url
-        );
+        say!("Agents will dial {} (change url, names and listen in coordinator.toml).", config.url);
         say!("Authority (SHA-256): {fingerprint}");
-        say!(
-            "Keep {} safe and backed up: every site's trust hangs on it.",
-            home.ca().display()
-        );
+        say!("Keep {} safe and backed up: every site's trust hangs on it.", home.ca().display());
         say!("Next: sheaf serve --home {}", home.path().display());
     }
     Ok(ExitCode::SUCCESS)

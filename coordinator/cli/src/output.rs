@@ -47,9 +47,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 /// A table with a head; the columns named in `right` are aligned right.
 pub(crate) fn table(head: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(head.iter().map(|h| (*h).to_owned()));
+    table.load_style(presets::NOTHING).set_header(head.iter().map(|h| (*h).to_owned()));
     for column in right {
         if let Some(column) = table.column_mut(*column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -72,11 +70,7 @@ impl Steps {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self {
-            bar,
-            last: String::new(),
-            quiet,
-        }
+        Self { bar, last: String::new(), quiet }
     }
 
     /// Says what is being done now, with how far it is of how much (0 of 0: not countable).
@@ -126,9 +120,7 @@ pub(crate) fn bytes(n: u64) -> String {
 
 /// A share as a percentage, or a dash.
 pub(crate) fn percent(share: Option<f64>) -> String {
-    share
-        .filter(|s| s.is_finite())
-        .map_or_else(|| "-".to_owned(), |s| format!("{:.1} %", s * 100.0))
+    share.filter(|s| s.is_finite()).map_or_else(|| "-".to_owned(), |s| format!("{:.1} %", s * 100.0))
 }
 
 /// Prints a failure and gives the exit code that means it.
@@ -144,11 +136,7 @@ fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
     let kind = cause
         .downcast_ref::<io::Error>()
         .map(io::Error::kind)
-        .or_else(|| {
-            cause
-                .downcast_ref::<serde_json::Error>()
-                .and_then(serde_json::Error::io_error_kind)
-        });
+        .or_else(|| cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind));
     kind == Some(io::ErrorKind::BrokenPipe)
 }
 

@@ -37,17 +37,10 @@ pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Plan> {
 }
 
 pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
-    let Command::Check {
-        plan: path,
-        overrides,
-    } = command;
+    let Command::Check { plan: path, overrides } = command;
     let plan = read(path, overrides)?;
     let sites = match &plan.run.sites {
-        Some(sites) => sites
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", "),
+        Some(sites) => sites.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         None => "all enrolled sites".to_owned(),
     };
     if cli.json {
@@ -59,19 +52,10 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
     } else {
         say!("{} is a sound plan.", path.display());
         say!("  run        {} (workload {})", plan.run.name, plan.run.workload);
-        say!(
-            "  data set   \"{}\" in each agent's configuration",
-            plan.run.dataset
-        );
+        say!("  data set   \"{}\" in each agent's configuration", plan.run.dataset);
         say!("  sites      {sites}");
-        let quorum = plan
-            .run
-            .quorum
-            .map_or_else(|| "all invited".to_owned(), |q| format!("at least {q}"));
-        say!(
-            "  quorum     {quorum}, {} a phase",
-            humantime::format_duration(plan.run.deadline)
-        );
+        let quorum = plan.run.quorum.map_or_else(|| "all invited".to_owned(), |q| format!("at least {q}"));
+        say!("  quorum     {quorum}, {} a phase", humantime::format_duration(plan.run.deadline));
         if plan.data.is_some() {
             say!("  simulation sheaf simulate {}", path.display());
         }

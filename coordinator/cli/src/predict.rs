@@ -62,59 +62,41 @@ impl Model {
     }
 }
 
-#[expect(
-    clippy::case_sensitive_file_extension_comparisons,
-    reason = "the name is in lower case already"
-)]
+#[expect(clippy::case_sensitive_file_extension_comparisons, reason = "the name is in lower case already")]
 fn source_of(path: &Path) -> Result<Source> {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_lowercase();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let some = || Some(path.to_owned());
     let none = || None;
-    Ok(
-        if [".csv", ".csv.gz", ".parquet"]
-            .iter()
-            .any(|end| name.ends_with(end))
-        {
-            Source::Table {
-                path: some(),
-                asset: None,
-            }
-        } else if name.ends_with(".safetensors") {
-            Source::Features {
-                train: some(),
-                test: none(),
-                train_x: none(),
-                train_y: none(),
-                test_x: none(),
-                test_y: none(),
-                asset: None,
-            }
-        } else if name.ends_with(".npy") {
-            Source::Features {
-                train: none(),
-                test: none(),
-                train_x: some(),
-                train_y: none(),
-                test_x: none(),
-                test_y: none(),
-                asset: None,
-            }
-        } else if name.ends_with(".jsonl") || name.ends_with(".jsonl.gz") {
-            Source::Text {
-                path: some(),
-                asset: None,
-            }
-        } else {
-            bail!(
-                "{}: unknown kind of file; use .csv, .csv.gz, .parquet, .safetensors, .npy or .jsonl",
-                path.display()
-            )
-        },
-    )
+    Ok(if [".csv", ".csv.gz", ".parquet"].iter().any(|end| name.ends_with(end)) {
+        Source::Table { path: some(), asset: None }
+    } else if name.ends_with(".safetensors") {
+        Source::Features {
+            train: some(),
+            test: none(),
+            train_x: none(),
+            train_y: none(),
+            test_x: none(),
+            test_y: none(),
+            asset: None,
+        }
+    } else if name.ends_with(".npy") {
+        Source::Features {
+            train: none(),
+            test: none(),
+            train_x: some(),
+            train_y: none(),
+            test_x: none(),
+            test_y: none(),
+            asset: None,
+        }
+    } else if name.ends_with(".jsonl") || name.ends_with(".jsonl.gz") {
+        Source::Text { path: some(), asset: None }
+    } else {
+        bail!(
+            "{}: unknown kind of file; use .csv, .csv.gz, .parquet, .safetensors, .npy or .jsonl",
+            path.display()
+        )
+    })
 }
 
 /// The class with the highest score; ties go to the lower class, as in every evaluation.
@@ -142,10 +124,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     let (mut right, mut labelled) = (0_u64, 0_u64);
     let mut records = Vec::new();
     for block in rows.chunks(BLOCK) {
-        for (row, scores) in block
-            .iter()
-            .zip(model.scores(&dataset, block)?.chunks_exact(classes.len()))
-        {
+        for (row, scores) in block.iter().zip(model.scores(&dataset, block)?.chunks_exact(classes.len())) {
             let predicted = classes.get(best(scores)).cloned().unwrap_or_default();
             if let Some(label) = dataset.labels().get(*row) {
                 labelled += 1;

@@ -25,11 +25,7 @@ pub(crate) fn pooled(plan: &Plan, dataset: &Dataset) -> Result<Model> {
     let survey = survey(dataset, &plan.schema, standardizes)?;
     let encoding = Encoding::decide(&survey, &plan.schema, standardizes)?;
     let features = options.features(encoding.input_dim());
-    let spec = SumsSpec {
-        schema: plan.schema.clone(),
-        encoding,
-        features,
-    };
+    let spec = SumsSpec { schema: plan.schema.clone(), encoding, features };
     let sums = sums(&spec, dataset, &never)?;
     let weights = solve(&sums, options.lambda)?;
     let card = ModelCard {
@@ -54,12 +50,7 @@ pub(crate) fn score(model: &Model, dataset: &Dataset, measured_on: &str) -> Resu
     }
     let (confusion, histogram, _) = measure(&spec_of(&model.card), &model.weights, dataset, &never)?;
     let auc = histogram.as_ref().and_then(ScoreHistogram::auc);
-    Ok(Some(Scores::from_confusion(
-        &confusion,
-        auc,
-        &model.card.classes,
-        measured_on,
-    )))
+    Ok(Some(Scores::from_confusion(&confusion, auc, &model.card.classes, measured_on)))
 }
 
 /// Accuracy of models of single sites on the data set's test rows: of all sites, or of the first so many of the
@@ -80,18 +71,13 @@ pub(crate) fn locals(
     let mut accuracies = Vec::new();
     for (index, site) in sites.iter().take(chosen).enumerate() {
         progress(index, chosen);
-        let own = solve(
-            &sums(&spec, &dataset.subset(&site.rows), &never)?,
-            federated.card.lambda,
-        )?;
+        let own = solve(&sums(&spec, &dataset.subset(&site.rows), &never)?, federated.card.lambda)?;
         let (confusion, ..) = measure(&spec, &own, &dataset.subset(&test), &never)?;
         accuracies.extend(confusion.accuracy());
     }
     let n = accuracies.len();
-    Ok((n > 0).then(|| LocalScores {
-        mean_accuracy: accuracies.iter().sum::<f64>() / n as f64,
-        sites_measured: n,
-    }))
+    Ok((n > 0)
+        .then(|| LocalScores { mean_accuracy: accuracies.iter().sum::<f64>() / n as f64, sites_measured: n }))
 }
 
 fn spec_of(card: &ModelCard) -> SumsSpec {

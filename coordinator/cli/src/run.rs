@@ -100,47 +100,28 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
     }
     block_on(async {
         let mut operator = Operator::connect(&cli.home).await?;
-        let reference = |run: &str| RunRef {
-            run_id: run.to_owned(),
-        };
-        let of_site = |run: &str, site: &str| RunSite {
-            run_id: run.to_owned(),
-            site: site.to_owned(),
-        };
+        let reference = |run: &str| RunRef { run_id: run.to_owned() };
+        let of_site = |run: &str, site: &str| RunSite { run_id: run.to_owned(), site: site.to_owned() };
         match command {
             Command::Submit(args) => return submit::run(cli, &mut operator, args).await,
             Command::List => list(cli, &mut operator).await?,
             Command::Show { run } => show(cli, &operator.rpc.show_run(reference(run)).await?.into_inner())?,
             Command::Watch { run } => watch::run(cli, &mut operator, run).await?,
-            Command::Abort { run } => said(
-                cli,
-                "aborted",
-                &operator.rpc.abort_run(reference(run)).await?.into_inner(),
-            )?,
+            Command::Abort { run } => {
+                said(cli, "aborted", &operator.rpc.abort_run(reference(run)).await?.into_inner())?
+            }
             Command::Resume { run } => {
-                said(
-                    cli,
-                    "resumed",
-                    &operator.rpc.resume_run(reference(run)).await?.into_inner(),
-                )?;
+                said(cli, "resumed", &operator.rpc.resume_run(reference(run)).await?.into_inner())?;
             }
             Command::Report { run, out, version } => {
                 files::run(cli, &mut operator, run, out.clone(), *version).await?;
             }
             Command::Evaluate { run, plan } => files::evaluate(cli, &mut operator, run, plan).await?,
             Command::Withdraw { run, site } => {
-                said(
-                    cli,
-                    "withdrawn",
-                    &operator.rpc.withdraw_site(of_site(run, site)).await?.into_inner(),
-                )?;
+                said(cli, "withdrawn", &operator.rpc.withdraw_site(of_site(run, site)).await?.into_inner())?;
             }
             Command::Add { run, site } => {
-                said(
-                    cli,
-                    "added",
-                    &operator.rpc.add_site(of_site(run, site)).await?.into_inner(),
-                )?;
+                said(cli, "added", &operator.rpc.add_site(of_site(run, site)).await?.into_inner())?;
             }
             Command::Verify { .. } => {}
         }
@@ -183,12 +164,7 @@ fn said(cli: &Cli, what: &str, summary: &RunSummary) -> Result<()> {
     if cli.json {
         return output::json(&summary_json(summary));
     }
-    say!(
-        "{}: {what}; now {} (version {}).",
-        summary.run_id,
-        summary.status,
-        summary.version
-    );
+    say!("{}: {what}; now {} (version {}).", summary.run_id, summary.status, summary.version);
     if summary.status == "running" {
         say!("Follow it: sheaf run watch {}", summary.run_id);
     }
@@ -196,12 +172,7 @@ fn said(cli: &Cli, what: &str, summary: &RunSummary) -> Result<()> {
 }
 
 async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
-    let runs = operator
-        .rpc
-        .list_runs(ListRunsRequest {})
-        .await?
-        .into_inner()
-        .runs;
+    let runs = operator.rpc.list_runs(ListRunsRequest {}).await?.into_inner().runs;
     if cli.json {
         return output::json(&runs.iter().map(summary_json).collect::<Vec<_>>());
     }
@@ -212,14 +183,7 @@ async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
     let mut table = output::table(&["run", "status", "phase", "version", "since", "model"], &[]);
     for run in runs {
         let hash: String = run.model_sha256.chars().take(12).collect();
-        table.add_row(vec![
-            run.run_id,
-            run.status,
-            run.phase,
-            run.version.to_string(),
-            run.created_at,
-            hash,
-        ]);
+        table.add_row(vec![run.run_id, run.status, run.phase, run.version.to_string(), run.created_at, hash]);
     }
     say!("{table}");
     Ok(())
@@ -251,10 +215,7 @@ fn show(cli: &Cli, detail: &RunDetail) -> Result<()> {
             phase.seconds
         );
     }
-    let mut table = output::table(
-        &["site", "status", "task", "connected", "up", "down", "reason"],
-        &[4, 5],
-    );
+    let mut table = output::table(&["site", "status", "task", "connected", "up", "down", "reason"], &[4, 5]);
     for m in &detail.members {
         table.add_row(vec![
             m.site.clone(),

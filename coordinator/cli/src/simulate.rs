@@ -138,17 +138,9 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
         dataset.rows(Split::Train).len(),
         dataset.rows(Split::Test).len(),
         sites.len(),
-        if central_test {
-            ", the test rows held centrally"
-        } else {
-            ""
-        },
+        if central_test { ", the test rows held centrally" } else { "" },
     ));
-    Ok(Prepared {
-        dataset,
-        sites,
-        central_test,
-    })
+    Ok(Prepared { dataset, sites, central_test })
 }
 
 /// Starts the federation, runs the plan, measures what can only be measured here, and fetches the report.

@@ -44,10 +44,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
             Command::Invite { name, valid } => invite(cli, &mut operator, name, *valid).await?,
             Command::List => list(cli, &mut operator).await?,
             Command::Revoke { name } => {
-                operator
-                    .rpc
-                    .revoke_site(RevokeSiteRequest { name: name.clone() })
-                    .await?;
+                operator.rpc.revoke_site(RevokeSiteRequest { name: name.clone() }).await?;
                 if cli.json {
                     output::json(&json!({"revoked": name}))?;
                 } else {
@@ -60,10 +57,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
 }
 
 async fn invite(cli: &Cli, operator: &mut Operator, name: &str, valid: Duration) -> Result<()> {
-    let request = InviteSiteRequest {
-        name: name.to_owned(),
-        valid_seconds: valid.as_secs().max(1),
-    };
+    let request = InviteSiteRequest { name: name.to_owned(), valid_seconds: valid.as_secs().max(1) };
     let invitation = operator.rpc.invite_site(request).await?.into_inner();
     if cli.json {
         return output::json(&json!({
@@ -75,22 +69,14 @@ async fn invite(cli: &Cli, operator: &mut Operator, name: &str, valid: Duration)
         "Token for {name}, good once until {}. At the site: sheaf-agent enroll TOKEN",
         invitation.expires_at
     );
-    eprintln!(
-        "The site should see this authority (SHA-256): {}",
-        invitation.ca_fingerprint
-    );
+    eprintln!("The site should see this authority (SHA-256): {}", invitation.ca_fingerprint);
     // The token alone on standard output, so that it can be piped to where it belongs.
     say!("{}", invitation.token);
     Ok(())
 }
 
 async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
-    let sites = operator
-        .rpc
-        .list_sites(ListSitesRequest {})
-        .await?
-        .into_inner()
-        .sites;
+    let sites = operator.rpc.list_sites(ListSitesRequest {}).await?.into_inner().sites;
     if cli.json {
         let rows: Vec<_> = sites
             .iter()
@@ -109,15 +95,7 @@ async fn list(cli: &Cli, operator: &mut Operator) -> Result<()> {
         return Ok(());
     }
     let mut table = output::table(
-        &[
-            "site",
-            "status",
-            "connected",
-            "last seen",
-            "certificate ends",
-            "agent",
-            "device",
-        ],
+        &["site", "status", "connected", "last seen", "certificate ends", "agent", "device"],
         &[],
     );
     for site in sites {

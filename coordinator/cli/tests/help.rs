@@ -4,10 +4,7 @@
 use std::process::{Command, Output};
 
 fn sheaf(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sheaf"))
-        .args(args)
-        .output()
-        .expect("the binary starts")
+    Command::new(env!("CARGO_BIN_EXE_sheaf")).args(args).output().expect("the binary starts")
 }
 
 fn help(path: &[String]) -> String {
@@ -59,10 +56,7 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
         "info",
         "completions",
     ] {
-        assert!(
-            paths.iter().any(|path| path == known),
-            "`{known}` is not in the help: {paths:?}"
-        );
+        assert!(paths.iter().any(|path| path == known), "`{known}` is not in the help: {paths:?}");
     }
     assert!(found[0].1.contains("Exit codes:") && found[0].1.contains("sheaf simulate scenarios/"));
     for known in [
@@ -77,10 +71,7 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
         "completions",
     ] {
         let (_, text) = &found[paths.iter().position(|path| path == known).expect("seen above")];
-        assert!(
-            text.contains(&format!("  sheaf {known}")),
-            "`{known}` has no example:\n{text}"
-        );
+        assert!(text.contains(&format!("  sheaf {known}")), "`{known}` has no example:\n{text}");
     }
 }
 
@@ -88,10 +79,7 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
 fn the_version_is_the_packages() {
     let output = sheaf(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(
-        output.stdout,
-        format!("sheaf {}\n", env!("CARGO_PKG_VERSION")).as_bytes()
-    );
+    assert_eq!(output.stdout, format!("sheaf {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
 }
 
 #[test]
@@ -100,10 +88,7 @@ fn completions_come_out() {
         let output = sheaf(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let text = String::from_utf8(output.stdout).expect("completions are text");
-        assert!(
-            text.contains("withdraw") && text.contains("simulate"),
-            "{shell}: {text}"
-        );
+        assert!(text.contains("withdraw") && text.contains("simulate"), "{shell}: {text}");
     }
 }
 
@@ -121,10 +106,7 @@ fn wrong_usage_ends_with_2_and_says_how_it_is_right() {
         let output = sheaf(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            text.contains("Usage:") || text.contains("--help"),
-            "{args:?}: {text}"
-        );
+        assert!(text.contains("Usage:") || text.contains("--help"), "{args:?}: {text}");
     }
 }
 

@@ -53,11 +53,8 @@ impl Authority {
         let key = SecretKey::generate().map_err(|e| Error::bug(e.to_string()))?;
         let mut params = params("Sheaf certificate authority", CA_LIFE)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let certificate = params.self_signed(key.pair()).map_err(crypto)?;
         save_certificates(&folder.join("ca.cert.pem"), &[certificate.der().clone()])
             .and_then(|()| key.save(&key_file))
@@ -71,9 +68,7 @@ impl Authority {
             Error::not_found(format!("{e}; a new coordinator home is made by `sheaf init`"))
         };
         let key = SecretKey::load(&folder.join("ca.key.pem")).map_err(file)?;
-        let certificate = load_certificates(&folder.join("ca.cert.pem"))
-            .map_err(file)?
-            .remove(0);
+        let certificate = load_certificates(&folder.join("ca.cert.pem")).map_err(file)?.remove(0);
         let pair = KeyPair::from_pem(&key.pair().serialize_pem()).map_err(crypto)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, pair).map_err(crypto)?;
         Ok(Self { issuer, certificate })
@@ -117,11 +112,7 @@ impl Authority {
         life: Duration,
     ) -> Result<CertificateDer<'static>, Error> {
         let params = leaf(identity, names, usage, life)?;
-        Ok(params
-            .signed_by(key.pair(), &self.issuer)
-            .map_err(crypto)?
-            .der()
-            .clone())
+        Ok(params.signed_by(key.pair(), &self.issuer).map_err(crypto)?.der().clone())
     }
 
     /// Reads what was just issued.
@@ -160,9 +151,7 @@ fn params(common_name: &str, life: Duration) -> Result<CertificateParams, Error>
     params.not_before = now - time::Duration::seconds(BACKDATE_S);
     params.not_after = now + life;
     let mut serial = [0; 16];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| Error::bug("the system has no random numbers"))?;
+    SystemRandom::new().fill(&mut serial).map_err(|_| Error::bug("the system has no random numbers"))?;
     serial[0] &= 0x7f; // a positive DER integer keeps its 16 bytes
     serial[0] |= 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));

@@ -51,17 +51,10 @@ impl EnrolmentDesk {
         now: i64,
     ) -> Result<(EnrolmentToken, i64), Error> {
         let mut secret = [0; 32];
-        SystemRandom::new()
-            .fill(&mut secret)
-            .map_err(|_| Error::bug("the system has no random numbers"))?;
+        SystemRandom::new().fill(&mut secret).map_err(|_| Error::bug("the system has no random numbers"))?;
         let expires_at = now.saturating_add(i64::try_from(valid.as_millis()).unwrap_or(i64::MAX));
         self.database.invite(&site, &sha256_hex(&secret), expires_at)?;
-        let token = EnrolmentToken {
-            secret,
-            ca_fingerprint: self.authority.fingerprint(),
-            site,
-            url,
-        };
+        let token = EnrolmentToken { secret, ca_fingerprint: self.authority.fingerprint(), site, url };
         Ok((token, expires_at))
     }
 
@@ -79,34 +72,24 @@ impl EnrolmentDesk {
         let request = sha256_hex(request_der);
         let invitation = self.database.invitation(&secret)?.ok_or_else(refused)?;
         if now > invitation.expires_at {
-            return Err(Error::denied(
-                "the token has expired; ask the operator for a new one",
-            ));
+            return Err(Error::denied("the token has expired; ask the operator for a new one"));
         }
         if let Some((answered, certificate_der)) = invitation.answered {
             let serial = Authority::read(&certificate_der.clone().into())?.serial;
             return if answered == request && self.admitted.holds(&serial) {
-                Ok(Enrolled {
-                    site: invitation.site,
-                    certificate_der,
-                })
+                Ok(Enrolled { site: invitation.site, certificate_der })
             } else {
                 Err(refused())
             };
         }
         let identity = Identity::Site(invitation.site.clone());
-        let der = self
-            .authority
-            .sign_request(request_der, &identity, self.certificate_life)?;
+        let der = self.authority.sign_request(request_der, &identity, self.certificate_life)?;
         let certificate = Authority::read(&der)?;
         if !self.database.enrol(&secret, &request, &der, &certificate, now)? {
             return Err(refused());
         }
         self.admitted.insert(certificate.serial);
-        Ok(Enrolled {
-            site: invitation.site,
-            certificate_der: der.to_vec(),
-        })
+        Ok(Enrolled { site: invitation.site, certificate_der: der.to_vec() })
     }
 
     /// A new certificate for a site whose present one has just been verified.
@@ -120,9 +103,7 @@ impl EnrolmentDesk {
         {
             return Err(Error::denied(format!("site `{site}` is not enrolled any more")));
         }
-        let der = self
-            .authority
-            .sign_request(request_der, &Identity::Site(site), self.certificate_life)?;
+        let der = self.authority.sign_request(request_der, &Identity::Site(site), self.certificate_life)?;
         let certificate = Authority::read(&der)?;
         self.database.admit(&certificate)?;
         self.admitted.insert(certificate.serial);
@@ -166,27 +147,15 @@ mod tests {
 
         let (stale, _) = invite(0).unwrap();
         let (token, expires_at) = invite(0).unwrap();
-        assert!(
-            desk.enrol(&stale.secret, &request, 1).is_err(),
-            "a newer invitation replaces it"
-        );
-        assert!(
-            desk.enrol(&token.secret, &request, expires_at + 1).is_err(),
-            "expired"
-        );
+        assert!(desk.enrol(&stale.secret, &request, 1).is_err(), "a newer invitation replaces it");
+        assert!(desk.enrol(&token.secret, &request, expires_at + 1).is_err(), "expired");
         assert!(desk.enrol(&token.secret, b"no request", 1).is_err());
         assert!(desk.enrol(&[0; 32], &request, 1).is_err());
 
         let first = desk.enrol(&token.secret, &request, 1).unwrap();
         let again = desk.enrol(&token.secret, &request, 2).unwrap();
-        assert_eq!(
-            first.certificate_der, again.certificate_der,
-            "a lost answer is given again"
-        );
-        assert!(
-            desk.enrol(&token.secret, &other, 2).is_err(),
-            "but to nobody else"
-        );
+        assert_eq!(first.certificate_der, again.certificate_der, "a lost answer is given again");
+        assert!(desk.enrol(&token.secret, &other, 2).is_err(), "but to nobody else");
         assert!(invite(3).is_err(), "enrolled sites are not invited");
 
         let serial = Authority::read(&first.certificate_der.into()).unwrap().serial;

@@ -41,12 +41,9 @@ impl Signer {
     pub fn create(folder: &Path, authority: &Authority) -> Result<(), Error> {
         let key = SecretKey::generate().map_err(|e| Error::bug(e.to_string()))?;
         let leaf = authority.issue(&key, &Identity::Coordinator, &[], Usage::Signing, LIFE)?;
-        save_certificates(
-            &folder.join("report.cert.pem"),
-            &[leaf, authority.certificate().clone()],
-        )
-        .and_then(|()| key.save(&folder.join("report.key.pem")))
-        .map_err(|e| Error::transient(e.to_string()))
+        save_certificates(&folder.join("report.cert.pem"), &[leaf, authority.certificate().clone()])
+            .and_then(|()| key.save(&folder.join("report.key.pem")))
+            .map_err(|e| Error::transient(e.to_string()))
     }
 
     /// Reads the key that [`Signer::create`] made.
@@ -60,18 +57,13 @@ impl Signer {
             &SystemRandom::new(),
         )
         .map_err(|e| Error::corrupt(format!("the report key cannot be used: {e}")))?;
-        Ok(Self {
-            key,
-            chain_pem: chain.iter().map(|der| certificate_pem(der)).collect(),
-        })
+        Ok(Self { key, chain_pem: chain.iter().map(|der| certificate_pem(der)).collect() })
     }
 
     /// Signs bytes.
     pub fn sign(&self, bytes: &[u8]) -> Result<Signature, Error> {
-        let signature = self
-            .key
-            .sign(&SystemRandom::new(), bytes)
-            .map_err(|_| Error::bug("signing failed"))?;
+        let signature =
+            self.key.sign(&SystemRandom::new(), bytes).map_err(|_| Error::bug("signing failed"))?;
         Ok(Signature {
             algorithm: "ECDSA_P256_SHA256".to_owned(),
             value: STANDARD.encode(signature),
@@ -102,15 +94,10 @@ impl Signature {
         ca_key
             .verify(leaf.tbs_certificate.as_ref(), &leaf.signature_value.data)
             .map_err(|_| bad("the signer's certificate is not the authority's"))?;
-        let value = STANDARD
-            .decode(&self.value)
-            .map_err(|_| bad("it is not base64"))?;
-        UnparsedPublicKey::new(
-            &ECDSA_P256_SHA256_ASN1,
-            &leaf.public_key().subject_public_key.data,
-        )
-        .verify(bytes, &value)
-        .map_err(|_| bad("the content was changed"))?;
+        let value = STANDARD.decode(&self.value).map_err(|_| bad("it is not base64"))?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &leaf.public_key().subject_public_key.data)
+            .verify(bytes, &value)
+            .map_err(|_| bad("the content was changed"))?;
         Ok(hex::encode(fingerprint(ca_der)))
     }
 }
@@ -126,10 +113,7 @@ mod tests {
         Signer::create(one.path(), &authority).unwrap();
         Signer::create(two.path(), &Authority::create(two.path()).unwrap()).unwrap();
         let signature = Signer::open(one.path()).unwrap().sign(b"manifest").unwrap();
-        assert_eq!(
-            signature.verify(b"manifest").unwrap(),
-            hex::encode(authority.fingerprint())
-        );
+        assert_eq!(signature.verify(b"manifest").unwrap(), hex::encode(authority.fingerprint()));
         assert!(signature.verify(b"manifesT").is_err());
         let other = Signer::open(two.path()).unwrap().sign(b"manifest").unwrap();
         let mut mixed = signature;

@@ -56,9 +56,7 @@ pub fn traffic(run: &Run, site: &SiteName) -> (u64, u64) {
         .collect::<std::collections::BTreeSet<_>>()
         .into_iter()
         .filter_map(|key| run.deliveries.get(key)?.get(site))
-        .fold((0, 0), |(up, down), delivery| {
-            (up + delivery.bytes_up, down + delivery.bytes_down)
-        })
+        .fold((0, 0), |(up, down), delivery| (up + delivery.bytes_up, down + delivery.bytes_down))
 }
 
 /// Makes every file of a report and stores it as a blob. `version` is the latest when absent.
@@ -76,10 +74,7 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
             Status::Aborted => "it was aborted".to_owned(),
             _ => "it is still running; follow it with `sheaf run watch`".to_owned(),
         };
-        return Err(Error::conflict(format!(
-            "run {} has no model yet: {why}",
-            handle.id
-        )));
+        return Err(Error::conflict(format!("run {} has no model yet: {why}", handle.id)));
     };
     let attached = match hub.database.attachment(&handle.id, run.version)? {
         Some(text) => serde_json::from_str(&text)?,
@@ -87,38 +82,20 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
     };
     let report = report(handle, &run, &publication, attached);
     let mut files = vec![
-        (
-            "report.json".to_owned(),
-            hub.blobs.put(&serde_json::to_vec_pretty(&report)?)?,
-        ),
-        (
-            "report.html".to_owned(),
-            hub.blobs.put(render(&report).as_bytes())?,
-        ),
+        ("report.json".to_owned(), hub.blobs.put(&serde_json::to_vec_pretty(&report)?)?),
+        ("report.html".to_owned(), hub.blobs.put(render(&report).as_bytes())?),
         (MODEL_FILE.to_owned(), publication.model),
         ("model.json".to_owned(), publication.card),
-        (
-            "events.jsonl".to_owned(),
-            hub.blobs.put(&events(&journal, run.events)?)?,
-        ),
+        ("events.jsonl".to_owned(), hub.blobs.put(&events(&journal, run.events)?)?),
     ];
     let body = ManifestBody {
         run: handle.id.to_string(),
         version: run.version,
-        files: files
-            .iter()
-            .map(|(name, blob)| (name.clone(), blob.hex()))
-            .collect(),
+        files: files.iter().map(|(name, blob)| (name.clone(), blob.hex())).collect(),
     };
     let signed = serde_json::to_string(&body)?;
-    let manifest = Manifest {
-        signature: hub.signer.sign(signed.as_bytes())?,
-        signed,
-    };
-    files.push((
-        "manifest.json".to_owned(),
-        hub.blobs.put(&serde_json::to_vec_pretty(&manifest)?)?,
-    ));
+    let manifest = Manifest { signature: hub.signer.sign(signed.as_bytes())?, signed };
+    files.push(("manifest.json".to_owned(), hub.blobs.put(&serde_json::to_vec_pretty(&manifest)?)?));
     Ok(files)
 }
 
@@ -133,9 +110,7 @@ fn state_of(journal: &[Entry], version: Option<u32>) -> Result<Run, Error> {
             return Ok(run);
         }
     }
-    Err(Error::not_found(format!(
-        "this run has no published version {version}"
-    )))
+    Err(Error::not_found(format!("this run has no published version {version}")))
 }
 
 fn events(journal: &[Entry], up_to: i64) -> Result<Vec<u8>, Error> {
@@ -148,10 +123,7 @@ fn events(journal: &[Entry], up_to: i64) -> Result<Vec<u8>, Error> {
 }
 
 fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: AttachedEvaluation) -> Report {
-    let equal = attached
-        .pooled_sha256
-        .as_ref()
-        .map(|pooled| *pooled == publication.weight_sha256);
+    let equal = attached.pooled_sha256.as_ref().map(|pooled| *pooled == publication.weight_sha256);
     Report {
         schema: SCHEMA,
         run: RunInfo {
@@ -178,11 +150,7 @@ fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: At
             pooled: attached.pooled,
             local: attached.local.or_else(|| publication.local.clone()),
         },
-        sites: run
-            .members
-            .iter()
-            .map(|(site, m)| site_report(run, site, m, publication))
-            .collect(),
+        sites: run.members.iter().map(|(site, m)| site_report(run, site, m, publication)).collect(),
         timing: Timing {
             total_s: seconds(run.started_at, run.finished_at.unwrap_or(run.started_at)),
             phases: run

@@ -80,21 +80,12 @@ fn section(page: &mut String, title: &str, body: impl FnOnce(&mut String)) {
     let mut inner = String::new();
     body(&mut inner);
     if !inner.is_empty() {
-        put!(
-            page,
-            "<section>\n<h2>{}</h2>\n{inner}</section>\n",
-            Escaped(title)
-        );
+        put!(page, "<section>\n<h2>{}</h2>\n{inner}</section>\n", Escaped(title));
     }
 }
 
 fn write_provenance(out: &mut String, report: &Report) {
-    let Report {
-        run,
-        model,
-        environment,
-        ..
-    } = report;
+    let Report { run, model, environment, .. } = report;
     put!(out, "<dl class=\"facts\">\n");
     fact(out, "Run", &run.id, true);
     fact(out, "Workload", &run.workload, false);
@@ -124,12 +115,7 @@ fn model_size(model: &ModelInfo) -> String {
 fn fact(out: &mut String, term: &str, text: &str, code: bool) {
     let text = if text.is_empty() { "not recorded" } else { text };
     let (open, close) = if code { ("<code>", "</code>") } else { ("", "") };
-    put!(
-        out,
-        "<div><dt>{}</dt><dd>{open}{}{close}</dd></div>\n",
-        Escaped(term),
-        Escaped(text)
-    );
+    put!(out, "<div><dt>{}</dt><dd>{open}{}{close}</dd></div>\n", Escaped(term), Escaped(text));
 }
 
 fn write_plan(out: &mut String, run: &RunInfo) {
@@ -149,8 +135,5 @@ fn is_in(site: &SiteReport) -> bool {
 
 /// The name of class `index`, also where the list of names is shorter than the counts.
 fn class_name(classes: &[String], index: usize) -> String {
-    classes
-        .get(index)
-        .cloned()
-        .unwrap_or_else(|| format!("class {index}"))
+    classes.get(index).cloned().unwrap_or_else(|| format!("class {index}"))
 }

@@ -129,18 +129,13 @@ pub fn authorise(
             "the certificate is of site `{name}`, the call is in the name of another"
         )));
     }
-    let allowed = ACCESS
-        .iter()
-        .find(|(method, _)| *method == path)
-        .map_or(&[][..], |(_, roles)| roles);
+    let allowed = ACCESS.iter().find(|(method, _)| *method == path).map_or(&[][..], |(_, roles)| roles);
     match (allowed.contains(&caller.role()), &caller) {
         (true, _) => Ok((caller, serial)),
         (false, Caller::Anonymous) => Err(Status::unauthenticated(
             "this call needs a client certificate; enrol with `sheaf-agent enroll`",
         )),
-        (false, _) => Err(Status::permission_denied(
-            "this certificate may not make this call",
-        )),
+        (false, _) => Err(Status::permission_denied("this certificate may not make this call")),
     }
 }
 
@@ -152,10 +147,7 @@ impl<S> Layer<S> for AuthorisationLayer {
     type Service = Authorisation<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Authorisation {
-            inner,
-            admitted: Arc::clone(&self.0),
-        }
+        Authorisation { inner, admitted: Arc::clone(&self.0) }
     }
 }
 
@@ -180,18 +172,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
-        let certificates = request
-            .extensions()
-            .get::<TlsConnectInfo<TcpConnectInfo>>()
-            .and_then(TlsConnectInfo::peer_certs);
-        let leaf = certificates
-            .as_ref()
-            .and_then(|chain| chain.first())
-            .map(AsRef::as_ref);
-        let claimed = request
-            .headers()
-            .get(SITE_HEADER)
-            .map(|value| value.to_str().unwrap_or(""));
+        let certificates =
+            request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let leaf = certificates.as_ref().and_then(|chain| chain.first()).map(AsRef::as_ref);
+        let claimed = request.headers().get(SITE_HEADER).map(|value| value.to_str().unwrap_or(""));
         match authorise(request.uri().path(), leaf, claimed, &self.admitted) {
             Ok((caller, serial)) => {
                 request.extensions_mut().insert(caller);
@@ -223,12 +207,7 @@ mod tests {
         for file in &descriptor.file {
             for service in &file.service {
                 for method in &service.method {
-                    methods.insert(format!(
-                        "/{}.{}/{}",
-                        file.package(),
-                        service.name(),
-                        method.name()
-                    ));
+                    methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
                 }
             }
         }
@@ -245,14 +224,6 @@ mod tests {
             assert_eq!(allowed, *path == "/sheaf.v1.Enrolment/Enrol", "{path}");
         }
         assert!(authorise("/sheaf.v1.Fleet/Nothing", None, None, &Admitted::default()).is_err());
-        assert!(
-            authorise(
-                "/sheaf.v1.Fleet/Session",
-                Some(b"junk"),
-                None,
-                &Admitted::default()
-            )
-            .is_err()
-        );
+        assert!(authorise("/sheaf.v1.Fleet/Session", Some(b"junk"), None, &Admitted::default()).is_err());
     }
 }

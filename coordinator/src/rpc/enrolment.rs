@@ -15,11 +15,8 @@ impl Enrolment for EnrolmentService {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
         let request = request.into_inner();
         let (desk, now) = (self.0.desk.clone(), self.0.clock.now_ms());
-        let enrolled = self
-            .0
-            .database
-            .run(move |_| desk.enrol(&request.token_secret, &request.csr_der, now))
-            .await?;
+        let enrolled =
+            self.0.database.run(move |_| desk.enrol(&request.token_secret, &request.csr_der, now)).await?;
         tracing::info!(site = %enrolled.site, agent = %request.agent_version, "enrolled");
         Ok(Response::new(EnrolResponse {
             site: enrolled.site.to_string(),

@@ -38,13 +38,9 @@ impl Fleet for FleetService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let site = Caller::site(request.extensions())?;
         let mut inbound = request.into_inner();
-        let Some(AgentMessage {
-            body: Some(agent_message::Body::Hello(hello)),
-        }) = inbound.message().await?
+        let Some(AgentMessage { body: Some(agent_message::Body::Hello(hello)) }) = inbound.message().await?
         else {
-            return Err(Status::invalid_argument(
-                "the first message of a session must be Hello",
-            ));
+            return Err(Status::invalid_argument("the first message of a session must be Hello"));
         };
         let hello = Hello {
             agent_version: printable(&hello.agent_version),
@@ -57,17 +53,8 @@ impl Fleet for FleetService {
         tracing::info!(%site, agent = %hello.agent_version, device = %hello.device, "connected");
         let hub = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let welcome = Welcome {
-                coordinator_version: VERSION.to_owned(),
-                site: site.to_string(),
-            };
-            drop(
-                outbound
-                    .send(Ok(CoordinatorMessage {
-                        body: Some(Body::Welcome(welcome)),
-                    }))
-                    .await,
-            );
+            let welcome = Welcome { coordinator_version: VERSION.to_owned(), site: site.to_string() };
+            drop(outbound.send(Ok(CoordinatorMessage { body: Some(Body::Welcome(welcome)) })).await);
             let end = session.end.clone();
             tokio::select! {
                 () = end.cancelled() => {
@@ -89,28 +76,18 @@ impl Fleet for FleetService {
         let overhead = result.encoded_len() as u64;
         let blob = BlobId::from_wire(result.result.as_ref()).map_err(crate::error::Error::from)?;
         let run = self.0.run(&result.run_id)?;
-        let (verdict, reason) = run
-            .deliver(site.clone(), result.key.clone(), blob, result.seconds, overhead)
-            .await?;
+        let (verdict, reason) =
+            run.deliver(site.clone(), result.key.clone(), blob, result.seconds, overhead).await?;
         tracing::info!(%site, run = %run.id, key = result.key, ?verdict, reason, "result");
-        Ok(Response::new(ResultAck {
-            verdict: verdict.into(),
-            reason,
-        }))
+        Ok(Response::new(ResultAck { verdict: verdict.into(), reason }))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let site = Caller::site(request.extensions())?;
         let (desk, name) = (self.0.desk.clone(), site.clone());
-        let certificate = self
-            .0
-            .database
-            .run(move |_| desk.renew(name, &request.get_ref().csr_der))
-            .await?;
+        let certificate = self.0.database.run(move |_| desk.renew(name, &request.get_ref().csr_der)).await?;
         tracing::info!(%site, "certificate renewed");
-        Ok(Response::new(RenewResponse {
-            certificate_der: certificate.into(),
-        }))
+        Ok(Response::new(RenewResponse { certificate_der: certificate.into() }))
     }
 }
 
@@ -130,16 +107,9 @@ async fn farewell(hub: &Hub, site: &SiteName, hello: &Hello, session: &OpenSessi
 }
 
 async fn seen(hub: &Hub, site: &SiteName, hello: &Hello) {
-    let (now, name, version, device) = (
-        hub.clock.now_ms(),
-        site.clone(),
-        hello.agent_version.clone(),
-        hello.device.clone(),
-    );
-    let noted = hub
-        .database
-        .run(move |database| database.seen(&name, now, &version, &device))
-        .await;
+    let (now, name, version, device) =
+        (hub.clock.now_ms(), site.clone(), hello.agent_version.clone(), hello.device.clone());
+    let noted = hub.database.run(move |database| database.seen(&name, now, &version, &device)).await;
     if let Err(error) = noted {
         tracing::warn!(%site, "the visit could not be noted: {error}");
     }
@@ -154,9 +124,7 @@ async fn forward(
         let message = match tokio::time::timeout(SILENCE / 4, offered.recv()).await {
             Ok(Some(message)) => message,
             Ok(None) => return,
-            Err(_) => CoordinatorMessage {
-                body: Some(Body::Heartbeat(Heartbeat {})),
-            },
+            Err(_) => CoordinatorMessage { body: Some(Body::Heartbeat(Heartbeat {})) },
         };
         if outbound.send(Ok(message)).await.is_err() {
             return;

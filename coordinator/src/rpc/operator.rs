@@ -37,12 +37,7 @@ pub(super) struct OperatorService(pub(super) Arc<Hub>);
 impl Operator for OperatorService {
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let usage = ProcessUsage::read();
-        let active = self
-            .0
-            .runs()
-            .iter()
-            .filter(|run| run.run().status == RunStatus::Running)
-            .count();
+        let active = self.0.runs().iter().filter(|run| run.run().status == RunStatus::Running).count();
         Ok(Response::new(InfoResponse {
             version: VERSION.to_owned(),
             sites_connected: self.0.fleet.len() as u32,
@@ -64,16 +59,8 @@ impl Operator for OperatorService {
             0 => INVITATION,
             seconds => Duration::from_secs(seconds),
         };
-        let (desk, now, url) = (
-            self.0.desk.clone(),
-            self.0.clock.now_ms(),
-            self.0.config.url.clone(),
-        );
-        let (token, expires_at) = self
-            .0
-            .database
-            .run(move |_| desk.invite(site, url, valid, now))
-            .await?;
+        let (desk, now, url) = (self.0.desk.clone(), self.0.clock.now_ms(), self.0.config.url.clone());
+        let (token, expires_at) = self.0.database.run(move |_| desk.invite(site, url, valid, now)).await?;
         Ok(Response::new(InviteSiteResponse {
             token: token.to_string(),
             expires_at: rfc3339(expires_at),
@@ -123,11 +110,7 @@ impl Operator for OperatorService {
 
     async fn list_runs(&self, _: Request<ListRunsRequest>) -> Result<Response<ListRunsResponse>, Status> {
         let mut runs: Vec<_> = self.0.runs().iter().map(|run| self.summary(run)).collect();
-        runs.sort_by(|a, b| {
-            b.created_at
-                .cmp(&a.created_at)
-                .then_with(|| b.run_id.cmp(&a.run_id))
-        });
+        runs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.run_id.cmp(&a.run_id)));
         Ok(Response::new(ListRunsResponse { runs }))
     }
 
@@ -149,10 +132,7 @@ impl Operator for OperatorService {
                 }
                 changes.mark_unchanged();
                 let detail = OperatorService(Arc::clone(&hub)).detail(&run);
-                let ended = detail
-                    .summary
-                    .as_ref()
-                    .is_some_and(|summary| summary.status != "running");
+                let ended = detail.summary.as_ref().is_some_and(|summary| summary.status != "running");
                 if !ended {
                     tokio::select! {
                         () = hub.shutdown.cancelled() => return None,
@@ -183,9 +163,7 @@ impl Operator for OperatorService {
     async fn add_site(&self, request: Request<RunSite>) -> Result<Response<RunSummary>, Status> {
         let request = request.into_inner();
         let run = self.0.run(&request.run_id)?;
-        self.0
-            .add_site(&run, request.site.parse().map_err(Error::from)?)
-            .await?;
+        self.0.add_site(&run, request.site.parse().map_err(Error::from)?).await?;
         Ok(Response::new(self.summary(&run)))
     }
 
@@ -198,10 +176,7 @@ impl Operator for OperatorService {
         serde_json::from_str::<AttachedEvaluation>(&request.evaluation_json)
             .map_err(|e| Error::invalid(format!("the evaluation cannot be read: {e}")))?;
         let (id, version) = (Arc::clone(&run.id), run.run().version);
-        self.0
-            .database
-            .run(move |database| database.attach(&id, version, &request.evaluation_json))
-            .await?;
+        self.0.database.run(move |database| database.attach(&id, version, &request.evaluation_json)).await?;
         Ok(Response::new(self.summary(&run)))
     }
 
@@ -212,13 +187,8 @@ impl Operator for OperatorService {
         let files = tokio::task::spawn_blocking(move || bundle::make(&hub, &run, version))
             .await
             .map_err(|e| Error::bug(e.to_string()))??;
-        let files = files
-            .into_iter()
-            .map(|(name, blob)| ReportFile {
-                name,
-                blob: Some(blob.to_wire()),
-            })
-            .collect();
+        let files =
+            files.into_iter().map(|(name, blob)| ReportFile { name, blob: Some(blob.to_wire()) }).collect();
         Ok(Response::new(ReportResponse { files }))
     }
 }
@@ -269,11 +239,7 @@ impl OperatorService {
                 Member {
                     site: site.to_string(),
                     status: status.to_owned(),
-                    reason: if reason.is_empty() {
-                        said.reason
-                    } else {
-                        reason.to_owned()
-                    },
+                    reason: if reason.is_empty() { said.reason } else { reason.to_owned() },
                     task: said.state.to_owned(),
                     connected: self.0.fleet.connected(site),
                     bytes_up,
@@ -373,10 +339,6 @@ impl ProcessUsage {
             .take(2)
             .filter_map(|field| field.parse().ok())
             .collect();
-        Self {
-            resident: kib("VmRSS:"),
-            peak: kib("VmHWM:"),
-            cpu_seconds: fields.iter().sum::<f64>() / TICKS,
-        }
+        Self { resident: kib("VmRSS:"), peak: kib("VmHWM:"), cpu_seconds: fields.iter().sum::<f64>() / TICKS }
     }
 }

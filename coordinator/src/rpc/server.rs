@@ -56,9 +56,7 @@ impl BoundServer {
     pub async fn bind(hub: Arc<Hub>) -> Result<Self, Error> {
         let listen = hub.config.listen;
         let listener = TcpListener::bind(listen).await.map_err(|e| {
-            Error::conflict(format!(
-                "cannot listen on {listen}: {e}; is another coordinator running there?"
-            ))
+            Error::conflict(format!("cannot listen on {listen}: {e}; is another coordinator running there?"))
         })?;
         Ok(Self { hub, listener })
     }
@@ -75,12 +73,7 @@ impl BoundServer {
         let tls = server_config(Arc::clone(&certificate), hub.desk.authority.certificate())
             .map_err(|e| Error::bug(e.to_string()))?;
         let (accepted, incoming) = mpsc::channel(ACCEPTED);
-        tokio::spawn(accept(
-            self.listener,
-            TlsAcceptor::from(tls),
-            accepted,
-            Arc::clone(&hub),
-        ));
+        tokio::spawn(accept(self.listener, TlsAcceptor::from(tls), accepted, Arc::clone(&hub)));
         tokio::spawn(renew_server_certificate(Arc::clone(&hub), certificate));
         let shutdown = hub.shutdown.clone();
         let server = Server::builder()
@@ -156,13 +149,8 @@ fn issue_server_certificate(hub: &Hub) -> Result<Arc<SwappableCertificate>, Erro
 fn server_chain(hub: &Hub) -> Result<(SecretKey, Vec<rustls::pki_types::CertificateDer<'static>>), Error> {
     let key = SecretKey::generate().map_err(|e| Error::bug(e.to_string()))?;
     let authority: &Authority = &hub.desk.authority;
-    let leaf = authority.issue(
-        &key,
-        &Identity::Coordinator,
-        &hub.config.names,
-        Usage::Server,
-        SERVER_LIFE,
-    )?;
+    let leaf =
+        authority.issue(&key, &Identity::Coordinator, &hub.config.names, Usage::Server, SERVER_LIFE)?;
     // The root goes along: an enrolling site knows it by its fingerprint only.
     Ok((key, vec![leaf, authority.certificate().clone()]))
 }
@@ -174,9 +162,7 @@ async fn renew_server_certificate(hub: Arc<Hub>, certificate: Arc<SwappableCerti
             () = tokio::time::sleep(SERVER_LIFE * 2 / 3) => {}
         }
         let renewed = server_chain(&hub).and_then(|(key, chain)| {
-            certificate
-                .replace(chain, &key.to_der())
-                .map_err(|e| Error::bug(e.to_string()))
+            certificate.replace(chain, &key.to_der()).map_err(|e| Error::bug(e.to_string()))
         });
         match renewed {
             Ok(()) => tracing::info!("the server's certificate was renewed"),

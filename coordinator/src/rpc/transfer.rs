@@ -66,11 +66,7 @@ impl Uploads {
 
 impl TransferService {
     pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self {
-            hub,
-            uploads: Uploads::default(),
-            sent: Mutex::default(),
-        }
+        Self { hub, uploads: Uploads::default(), sent: Mutex::default() }
     }
 
     /// Whether the caller may send this blob: a site only as the answer to a task it has now.
@@ -80,10 +76,8 @@ impl TransferService {
             Caller::Site(site) => {
                 let run = self.hub.run(&header.run_id)?;
                 let state = run.run();
-                let phase = state
-                    .task_for(site)
-                    .filter(|phase| phase.key == header.task_key)
-                    .ok_or_else(|| {
+                let phase =
+                    state.task_for(site).filter(|phase| phase.key == header.task_key).ok_or_else(|| {
                         Error::conflict("this site has no such task now; the phase may be over")
                     })?;
                 let limit = phase.max_result_bytes;
@@ -145,9 +139,7 @@ impl TransferService {
                 ));
             };
             let Some(Body::Chunk(chunk)) = body else {
-                return Err(Status::invalid_argument(
-                    "after the header of an upload only chunks follow",
-                ));
+                return Err(Status::invalid_argument("after the header of an upload only chunks follow"));
             };
             if chunk.offset != sink.hasher.size()
                 || sink.hasher.size() + chunk.data.len() as u64 > blob.size()
@@ -211,11 +203,7 @@ impl Standing {
 }
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    request
-        .extensions()
-        .get::<Caller>()
-        .cloned()
-        .ok_or_else(|| Status::internal("no caller"))
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::internal("no caller"))
 }
 
 /// Staged files of a caller are its own.
@@ -235,10 +223,7 @@ impl Transfer for TransferService {
         // A site learns only of its own uploads: knowing what others hold would be knowing something of them.
         let complete = matches!(caller, Caller::Operator(_)) && self.hub.blobs.contains(&blob);
         let staged = self.hub.blobs.staging(&owner(&caller), &blob);
-        let held = fs::metadata(&staged)
-            .await
-            .map_or(0, |m| m.len())
-            .min(blob.size());
+        let held = fs::metadata(&staged).await.map_or(0, |m| m.len()).min(blob.size());
         let offset = if complete { blob.size() } else { held };
         Ok(Response::new(StatResponse { offset, complete }))
     }
@@ -250,13 +235,8 @@ impl Transfer for TransferService {
         let caller = caller(&request)?;
         let standing = self.standing(&request);
         let mut inbound = request.into_inner();
-        let Some(UploadMessage {
-            body: Some(Body::Header(header)),
-        }) = inbound.message().await?
-        else {
-            return Err(Status::invalid_argument(
-                "the first message of an upload must be its header",
-            ));
+        let Some(UploadMessage { body: Some(Body::Header(header)) }) = inbound.message().await? else {
+            return Err(Status::invalid_argument("the first message of an upload must be its header"));
         };
         let size = self.receive(&caller, &standing, &header, &mut inbound).await?;
         Ok(Response::new(UploadResponse { size }))
@@ -272,27 +252,17 @@ impl Transfer for TransferService {
         let request = request.into_inner();
         let blob = BlobId::from_wire(request.blob.as_ref()).map_err(Error::from)?;
         if !self.may_download(&caller, &blob) {
-            return Err(Status::permission_denied(
-                "this blob is not part of a task offered to this site",
-            ));
+            return Err(Status::permission_denied("this blob is not part of a task offered to this site"));
         }
         if !self.hub.blobs.contains(&blob) || request.offset > blob.size() {
-            return Err(Status::not_found(format!(
-                "blob {blob} is not held, or not up to that offset"
-            )));
+            return Err(Status::not_found(format!("blob {blob} is not held, or not up to that offset")));
         }
         if request.offset == blob.size() {
-            let end = Chunk {
-                offset: blob.size(),
-                data: bytes::Bytes::new(),
-                last: true,
-            };
+            let end = Chunk { offset: blob.size(), data: bytes::Bytes::new(), last: true };
             return Ok(Response::new(futures::stream::iter([Ok(end)]).boxed()));
         }
         let parts = self.hub.blobs.stream(&blob, request.offset).await?;
-        Ok(Response::new(
-            chunks(parts, request.offset, blob.size(), standing).boxed(),
-        ))
+        Ok(Response::new(chunks(parts, request.offset, blob.size(), standing).boxed()))
     }
 }
 
@@ -313,11 +283,7 @@ fn chunks(
                     let data = part.split_to(part.len().min(CHUNK_BYTES));
                     let at = offset;
                     offset += data.len() as u64;
-                    out.push(Ok(Chunk {
-                        offset: at,
-                        data,
-                        last: offset >= size,
-                    }));
+                    out.push(Ok(Chunk { offset: at, data, last: offset >= size }));
                 }
             }
         }
@@ -340,12 +306,7 @@ impl Sink {
                 "the upload begins at {offset}, but only {held} bytes are held; ask again"
             )));
         }
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .await?;
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).await?;
         file.set_len(offset).await?;
         file.seek(io::SeekFrom::Start(offset)).await?;
         file.set_max_buf_size(CHUNK_BYTES);

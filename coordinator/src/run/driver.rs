@@ -116,10 +116,7 @@ impl RunHandle {
 
     /// What sites last said about their tasks.
     pub fn progress(&self) -> BTreeMap<SiteName, TaskProgress> {
-        self.progress
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.progress.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Wakes whenever the run or its progress changes.
@@ -149,21 +146,8 @@ impl RunHandle {
             run.task_for(&site).filter(|_| wanted).cloned()
         };
         let Some(phase) = phase else {
-            let delivery = Delivery {
-                blob,
-                bytes_up: 0,
-                bytes_down: 0,
-                seconds: 0.0,
-            };
-            return Ok(verdict(
-                self.ask(|reply| Command::Deliver {
-                    site,
-                    key,
-                    delivery,
-                    reply,
-                })
-                .await??,
-            ));
+            let delivery = Delivery { blob, bytes_up: 0, bytes_down: 0, seconds: 0.0 };
+            return Ok(verdict(self.ask(|reply| Command::Deliver { site, key, delivery, reply }).await??));
         };
         if let Err(refusal) = self.check(&phase, blob).await {
             return match refusal.class {
@@ -176,20 +160,9 @@ impl RunHandle {
             blob,
             bytes_up: blob.size() + overhead,
             bytes_down: phase.spec.size() + fetched + overhead,
-            seconds: if seconds.is_finite() {
-                seconds.max(0.0)
-            } else {
-                0.0
-            },
+            seconds: if seconds.is_finite() { seconds.max(0.0) } else { 0.0 },
         };
-        let admission = self
-            .ask(|reply| Command::Deliver {
-                site,
-                key,
-                delivery,
-                reply,
-            })
-            .await??;
+        let admission = self.ask(|reply| Command::Deliver { site, key, delivery, reply }).await??;
         Ok(verdict(admission))
     }
 
@@ -197,17 +170,11 @@ impl RunHandle {
         if !self.blobs.contains(&blob) {
             return Err(Error::conflict("the answer is not here yet; upload it first"));
         }
-        let turn = self
-            .checks
-            .acquire()
-            .await
-            .map_err(|_| Error::transient("the coordinator is stopping"))?;
+        let turn =
+            self.checks.acquire().await.map_err(|_| Error::transient("the coordinator is stopping"))?;
         let (plan, blobs, phase) = (Arc::clone(&self.plan), self.blobs.clone(), phase.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            let context = Context {
-                plan: &plan,
-                blobs: &blobs,
-            };
+            let context = Context { plan: &plan, blobs: &blobs };
             workload::named(&plan.run.workload)?.check_result(&context, &phase, &blobs.path(&blob))
         })
         .await
@@ -223,13 +190,7 @@ impl RunHandle {
 
     /// A site says how it is getting on with a task.
     pub async fn update(&self, site: SiteName, key: String, state: task_update::State, reason: String) {
-        self.tell(Command::Update {
-            site,
-            key,
-            state,
-            reason,
-        })
-        .await;
+        self.tell(Command::Update { site, key, state, reason }).await;
     }
 
     async fn tell(&self, command: Command) {
@@ -256,10 +217,7 @@ fn verdict(admission: Admission) -> (Verdict, String) {
 /// What a peer says, fit for a terminal and a journal: printable and not too long.
 pub(crate) fn printable(text: &str) -> String {
     const LONGEST: usize = 500;
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(LONGEST)
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
 /// Starts the driver of a run whose state was just made or replayed.
@@ -337,10 +295,7 @@ impl Driver {
             Ok(())
         } else {
             let id = Arc::clone(&self.handle.id);
-            self.parts
-                .database
-                .run(move |database| database.append(&id, &entries))
-                .await
+            self.parts.database.run(move |database| database.append(&id, &entries)).await
         };
         if let Err(error) = &written {
             tracing::error!(run = %self.handle.id, "the journal cannot be written, stopping: {error}");
@@ -349,10 +304,7 @@ impl Driver {
         for reply in replies {
             reply(match &written {
                 Ok(()) => Ok(()),
-                Err(e) => Err(Error {
-                    class: e.class,
-                    message: e.message.clone(),
-                }),
+                Err(e) => Err(Error { class: e.class, message: e.message.clone() }),
             });
         }
     }
@@ -366,12 +318,7 @@ impl Driver {
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Command::Deliver {
-                site,
-                key,
-                delivery,
-                reply,
-            } => {
+            Command::Deliver { site, key, delivery, reply } => {
                 let admission = self.handle.run().admit(&site, &key);
                 if admission == Admission::Accept {
                     self.note(&site, "delivered", String::new());
@@ -393,12 +340,7 @@ impl Driver {
                 }
             }
             Command::Connected { site } => self.offer(&site),
-            Command::Update {
-                site,
-                key,
-                state,
-                reason,
-            } => self.hear(site, &key, state, reason, entries),
+            Command::Update { site, key, state, reason } => self.hear(site, &key, state, reason, entries),
         }
     }
 
@@ -411,12 +353,7 @@ impl Driver {
         entries: &mut Vec<Entry>,
     ) {
         use task_update::State;
-        if self
-            .handle
-            .run()
-            .task_for(&site)
-            .is_none_or(|phase| phase.key != key)
-        {
+        if self.handle.run().task_for(&site).is_none_or(|phase| phase.key != key) {
             return;
         }
         let reason = printable(&reason);
@@ -436,9 +373,9 @@ impl Driver {
     fn allowed(&self, event: &Event) -> Result<(), Error> {
         let run = self.handle.run();
         match event {
-            Event::Aborted if run.status != Status::Running => Err(Error::conflict(
-                "the run is not running; there is nothing to abort",
-            )),
+            Event::Aborted if run.status != Status::Running => {
+                Err(Error::conflict("the run is not running; there is nothing to abort"))
+            }
             Event::Resumed => match run.status {
                 Status::Failed(_) | Status::Aborted => Ok(()),
                 Status::Running => Err(Error::conflict("the run is running already")),
@@ -452,11 +389,7 @@ impl Driver {
 
     fn record(&mut self, event: Event, entries: &mut Vec<Entry>) {
         let mut run = self.handle.run.write().unwrap_or_else(PoisonError::into_inner);
-        let entry = Entry {
-            seq: run.events,
-            at: self.parts.clock.now_ms(),
-            event,
-        };
+        let entry = Entry { seq: run.events, at: self.parts.clock.now_ms(), event };
         tracing::debug!(run = %self.handle.id, seq = entry.seq, event = ?entry.event);
         let open = run.awaited();
         let key = match &run.stage {
@@ -468,9 +401,7 @@ impl Driver {
         let gone: Vec<_> = if matches!(entry.event, Event::Delivered { .. }) {
             Vec::new()
         } else {
-            open.into_iter()
-                .filter(|site| run.task_for(site).is_none_or(|phase| phase.key != key))
-                .collect()
+            open.into_iter().filter(|site| run.task_for(site).is_none_or(|phase| phase.key != key)).collect()
         };
         let reason = match &run.status {
             Status::Aborted => "the operator aborted the run".to_owned(),
@@ -479,22 +410,15 @@ impl Driver {
         };
         drop(run);
         for site in gone {
-            let cancel = CancelTask {
-                run_id: self.handle.id.to_string(),
-                key: key.clone(),
-                reason: reason.clone(),
-            };
+            let cancel =
+                CancelTask { run_id: self.handle.id.to_string(), key: key.clone(), reason: reason.clone() };
             self.parts.fleet.cancel(&site, cancel);
         }
         entries.push(entry);
     }
 
     fn note(&self, site: &SiteName, state: &'static str, reason: String) {
-        let mut progress = self
-            .handle
-            .progress
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.handle.progress.write().unwrap_or_else(PoisonError::into_inner);
         progress.insert(site.clone(), TaskProgress { state, reason });
     }
 
@@ -518,11 +442,7 @@ impl Driver {
             Stage::Reducing(phase) => self.work(stage_id, Job::Reduce(phase)),
             Stage::Publishing => self.work(stage_id, Job::Publish),
             Stage::Collecting(phase) => {
-                self.handle
-                    .progress
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clear();
+                self.handle.progress.write().unwrap_or_else(PoisonError::into_inner).clear();
                 let awaited = self.handle.run().awaited();
                 for site in awaited {
                     self.offer(&site);
@@ -542,22 +462,10 @@ impl Driver {
                 return;
             };
             for site in awaited {
-                if sites
-                    .iter()
-                    .any(|known| known.name == site.as_str() && known.status == "revoked")
-                {
+                if sites.iter().any(|known| known.name == site.as_str() && known.status == "revoked") {
                     let reason = "revoked by the operator".to_owned();
                     let state = task_update::State::Declined;
-                    drop(
-                        commands
-                            .send(Command::Update {
-                                site,
-                                key: key.clone(),
-                                state,
-                                reason,
-                            })
-                            .await,
-                    );
+                    drop(commands.send(Command::Update { site, key: key.clone(), state, reason }).await);
                 }
             }
         });
@@ -612,13 +520,7 @@ impl Driver {
 
     /// After a version without them is out, what withdrawn sites contributed is deleted.
     fn forget_withdrawn(&self) {
-        if !self
-            .handle
-            .run()
-            .members
-            .values()
-            .any(|m| *m == Membership::Withdrawn)
-        {
+        if !self.handle.run().members.values().any(|m| *m == Membership::Withdrawn) {
             return;
         }
         let (parts, handle, workload) = (self.parts.clone(), self.handle.clone(), self.workload);
@@ -652,22 +554,14 @@ enum Job {
 
 impl Job {
     fn run(self, workload: &dyn Workload, handle: &RunHandle) -> Result<Event, Error> {
-        let context = Context {
-            plan: &handle.plan,
-            blobs: &handle.blobs,
-        };
+        let context = Context { plan: &handle.plan, blobs: &handle.blobs };
         let outputs = handle.run().outputs.clone();
         match self {
-            Self::Decide => Ok(Event::Decided {
-                next: workload.next(&context, &outputs)?,
-            }),
+            Self::Decide => Ok(Event::Decided { next: workload.next(&context, &outputs)? }),
             Self::Reduce(phase) => {
                 let (contributions, previous) = {
                     let run = handle.run();
-                    (
-                        run.contributions(&phase.key),
-                        run.archive.get(&phase.key).cloned(),
-                    )
+                    (run.contributions(&phase.key), run.archive.get(&phase.key).cloned())
                 };
                 let answers = Answers {
                     phase: &phase,
@@ -676,16 +570,11 @@ impl Job {
                     previous: previous.as_ref(),
                 };
                 let document = workload.reduce(&context, &answers)?;
-                Ok(Event::Reduced {
-                    key: phase.key.clone(),
-                    output: handle.blobs.put(&document)?,
-                })
+                Ok(Event::Reduced { key: phase.key.clone(), output: handle.blobs.put(&document)? })
             }
             Self::Publish => {
                 let publication = workload.publish(&context, &outputs)?;
-                Ok(Event::Published {
-                    publication: handle.blobs.put(&serde_json::to_vec(&publication)?)?,
-                })
+                Ok(Event::Published { publication: handle.blobs.put(&serde_json::to_vec(&publication)?)? })
             }
         }
     }

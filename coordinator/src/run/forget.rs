@@ -47,34 +47,21 @@ pub(super) fn doomed(
     for record in database.runs()?.into_iter().filter(|record| record.id != run_id) {
         let plan = Plan::parse(&record.plan_toml)?;
         let other = Run::replay(&database.journal(&record.id)?)?;
-        kept.extend(held(
-            &other,
-            workload::named(&plan.run.workload)?,
-            &Context { plan: &plan, blobs },
-        )?);
+        kept.extend(held(&other, workload::named(&plan.run.workload)?, &Context { plan: &plan, blobs })?);
     }
     Ok(gone.difference(&kept).copied().collect())
 }
 
 fn holds_withdrawn(output: &PhaseOutput, run: &Run) -> bool {
-    output
-        .members
-        .iter()
-        .any(|site| run.members.get(site) == Some(&Membership::Withdrawn))
+    output.members.iter().any(|site| run.members.get(site) == Some(&Membership::Withdrawn))
 }
 
 /// What a run needs to go on from where it is.
 fn held(run: &Run, workload: &dyn Workload, context: &Context<'_>) -> Result<BTreeSet<BlobId>, Error> {
-    let mut held: BTreeSet<BlobId> = run
-        .deliveries
-        .values()
-        .flat_map(|answers| answers.values().map(|delivery| delivery.blob))
-        .collect();
-    for output in run
-        .outputs
-        .iter()
-        .chain(run.archive.values())
-        .filter(|output| !holds_withdrawn(output, run))
+    let mut held: BTreeSet<BlobId> =
+        run.deliveries.values().flat_map(|answers| answers.values().map(|delivery| delivery.blob)).collect();
+    for output in
+        run.outputs.iter().chain(run.archive.values()).filter(|output| !holds_withdrawn(output, run))
     {
         held.insert(output.output);
         held.extend(workload.merged_blobs(context, output)?);

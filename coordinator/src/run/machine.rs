@@ -122,9 +122,7 @@ impl Run {
     /// [`crate::error::Class::Corrupt`] when it does not begin with a submission or has a gap.
     pub fn replay(entries: &[Entry]) -> Result<Self, Error> {
         let mut entries = entries.iter();
-        let first = entries
-            .next()
-            .ok_or_else(|| Error::corrupt("the journal is empty"))?;
+        let first = entries.next().ok_or_else(|| Error::corrupt("the journal is empty"))?;
         let mut run = Self::submitted(first)?;
         for entry in entries {
             if entry.seq != run.events {
@@ -140,14 +138,7 @@ impl Run {
     }
 
     fn submitted(entry: &Entry) -> Result<Self, Error> {
-        let Event::Submitted {
-            name,
-            workload,
-            plan_sha256,
-            sites,
-            quorum,
-        } = &entry.event
-        else {
+        let Event::Submitted { name, workload, plan_sha256, sites, quorum } = &entry.event else {
             return Err(Error::corrupt("the journal does not begin with the submission"));
         };
         Ok(Self {
@@ -206,21 +197,13 @@ impl Run {
 
     /// How many sites must answer for the run to go on.
     pub fn needed(&self) -> usize {
-        let not_withdrawn = || {
-            self.members
-                .values()
-                .filter(|m| **m != Membership::Withdrawn)
-                .count()
-        };
+        let not_withdrawn = || self.members.values().filter(|m| **m != Membership::Withdrawn).count();
         self.quorum.unwrap_or_else(not_withdrawn)
     }
 
     /// Sites that take part.
     pub fn members_in(&self) -> impl Iterator<Item = &SiteName> {
-        self.members
-            .iter()
-            .filter(|(_, m)| **m == Membership::In)
-            .map(|(site, _)| site)
+        self.members.iter().filter(|(_, m)| **m == Membership::In).map(|(site, _)| site)
     }
 
     /// Members that still owe an answer to the open phase.
@@ -242,10 +225,7 @@ impl Run {
     pub fn task_for(&self, site: &SiteName) -> Option<&PhaseSpec> {
         match (&self.status, &self.stage, self.members.get(site)) {
             (Status::Running, Stage::Collecting(phase), Some(Membership::In)) => {
-                let answered = self
-                    .deliveries
-                    .get(&phase.key)
-                    .is_some_and(|a| a.contains_key(site));
+                let answered = self.deliveries.get(&phase.key).is_some_and(|a| a.contains_key(site));
                 (!answered && !self.excused.contains(site)).then_some(phase)
             }
             _ => None,
@@ -255,19 +235,13 @@ impl Run {
     /// Answers of members to a task, in order of site name.
     pub fn contributions(&self, key: &str) -> Vec<(SiteName, BlobId)> {
         let answers = self.deliveries.get(key);
-        self.members_in()
-            .filter_map(|site| Some((site.clone(), answers?.get(site)?.blob)))
-            .collect()
+        self.members_in().filter_map(|site| Some((site.clone(), answers?.get(site)?.blob))).collect()
     }
 
     /// What to do with an answer.
     pub fn admit(&self, site: &SiteName, key: &str) -> Admission {
         let late = |reason: &str| Admission::Late(reason.to_owned());
-        if self
-            .deliveries
-            .get(key)
-            .is_some_and(|answers| answers.contains_key(site))
-        {
+        if self.deliveries.get(key).is_some_and(|answers| answers.contains_key(site)) {
             return Admission::Duplicate;
         }
         match (&self.status, self.members.get(site)) {
@@ -304,9 +278,9 @@ impl Run {
                     self.needed()
                 )))
             }
-            Some(_) if self.others_in(site) == 0 => Err(Error::conflict(
-                "no site would be left; to give the run up, abort it",
-            )),
+            Some(_) if self.others_in(site) == 0 => {
+                Err(Error::conflict("no site would be left; to give the run up, abort it"))
+            }
             Some(_) => Ok(()),
         }
     }
@@ -395,10 +369,7 @@ impl Run {
         if self.admit(site, key) != Admission::Accept {
             return;
         }
-        self.deliveries
-            .entry(key.to_owned())
-            .or_default()
-            .insert(site.clone(), delivery.clone());
+        self.deliveries.entry(key.to_owned()).or_default().insert(site.clone(), delivery.clone());
         self.outstanding = self.outstanding.saturating_sub(1);
         self.close_if_complete(at);
     }
@@ -408,12 +379,9 @@ impl Run {
             return;
         }
         let (counted, defines_model) = match &self.stage {
-            Stage::Collecting(phase) => (
-                self.deliveries
-                    .get(&phase.key)
-                    .is_some_and(|a| a.contains_key(site)),
-                phase.defines_model,
-            ),
+            Stage::Collecting(phase) => {
+                (self.deliveries.get(&phase.key).is_some_and(|a| a.contains_key(site)), phase.defines_model)
+            }
             // Merging is under way: what was delivered stays in.
             _ => return,
         };
@@ -466,14 +434,9 @@ impl Run {
             )));
             return;
         }
-        let had_part = missing
-            .iter()
-            .any(|s| self.outputs.iter().any(|o| o.members.contains(s)));
+        let had_part = missing.iter().any(|s| self.outputs.iter().any(|o| o.members.contains(s)));
         for site in missing {
-            self.set_member(
-                &site,
-                Membership::Dropped(format!("no answer to phase {name} by the deadline")),
-            );
+            self.set_member(&site, Membership::Dropped(format!("no answer to phase {name} by the deadline")));
         }
         self.outstanding = 0;
         if had_part {
@@ -511,11 +474,7 @@ impl Run {
             name: phase.name.clone(),
             key: key.to_owned(),
             output: *output,
-            members: self
-                .contributions(key)
-                .into_iter()
-                .map(|(site, _)| site)
-                .collect(),
+            members: self.contributions(key).into_iter().map(|(site, _)| site).collect(),
         };
         self.archive.insert(key.to_owned(), output.clone());
         self.outputs.push(output);

@@ -30,16 +30,9 @@ impl Book {
     }
 
     fn submit(sites: &[&str], quorum: Option<usize>) -> Self {
-        let first = Entry {
-            seq: 0,
-            at: 1000,
-            event: submitted(sites, quorum),
-        };
+        let first = Entry { seq: 0, at: 1000, event: submitted(sites, quorum) };
         let run = Run::replay(std::slice::from_ref(&first)).unwrap();
-        Self {
-            entries: vec![first],
-            run,
-        }
+        Self { entries: vec![first], run }
     }
 
     /// Journals an event that a driver may journal in this state.
@@ -51,11 +44,7 @@ impl Book {
 
     /// Journals any event.
     fn note(&mut self, event: Event) {
-        let entry = Entry {
-            seq: self.run.events,
-            at: 1000 + 10 * self.run.events,
-            event,
-        };
+        let entry = Entry { seq: self.run.events, at: 1000 + 10 * self.run.events, event };
         self.run.apply(&entry);
         self.entries.push(entry);
     }
@@ -84,9 +73,7 @@ impl Book {
 
     /// To the end.
     fn up_to_done(&mut self, names: &[&str]) -> &mut Self {
-        self.up_to_evaluation(names)
-            .deliver(names, "evaluate")
-            .reduce("evaluate");
+        self.up_to_evaluation(names).deliver(names, "evaluate").reduce("evaluate");
         self.push(publish()).push(published())
     }
 
@@ -146,9 +133,7 @@ fn phase(name: &str, key: &str) -> PhaseSpec {
 
 /// A phase whose key is its name.
 fn collect(name: &str) -> Event {
-    Event::Decided {
-        next: Next::Collect(phase(name, name)),
-    }
+    Event::Decided { next: Next::Collect(phase(name, name)) }
 }
 
 fn publish() -> Event {
@@ -156,18 +141,11 @@ fn publish() -> Event {
 }
 
 fn published() -> Event {
-    Event::Published {
-        publication: blob("publication"),
-    }
+    Event::Published { publication: blob("publication") }
 }
 
 fn answer(blob: BlobId) -> Delivery {
-    Delivery {
-        blob,
-        bytes_up: blob.size(),
-        bytes_down: 10,
-        seconds: 0.1,
-    }
+    Delivery { blob, bytes_up: blob.size(), bytes_down: 10, seconds: 0.1 }
 }
 
 fn delivered(name: &str, key: &str) -> Event {
@@ -179,10 +157,7 @@ fn delivered(name: &str, key: &str) -> Event {
 }
 
 fn declined(name: &str) -> Event {
-    Event::Declined {
-        site: site(name),
-        reason: format!("{name} will not"),
-    }
+    Event::Declined { site: site(name), reason: format!("{name} will not") }
 }
 
 fn deadline(key: &str) -> Event {
@@ -190,21 +165,13 @@ fn deadline(key: &str) -> Event {
 }
 
 fn reduced(key: &str) -> Event {
-    Event::Reduced {
-        key: key.to_owned(),
-        output: blob(&format!("output {key}")),
-    }
+    Event::Reduced { key: key.to_owned(), output: blob(&format!("output {key}")) }
 }
 
 /// What holds of every state that a driver can reach.
 fn check(run: &Run) {
     let awaited = run.awaited();
-    let asked: Vec<_> = run
-        .members
-        .keys()
-        .filter(|site| run.task_for(site).is_some())
-        .cloned()
-        .collect();
+    let asked: Vec<_> = run.members.keys().filter(|site| run.task_for(site).is_some()).cloned().collect();
     assert_eq!(awaited, asked, "who is awaited is who has a task");
     let members: BTreeSet<_> = run.members_in().collect();
     match (&run.status, &run.stage) {
@@ -225,18 +192,11 @@ fn check(run: &Run) {
     let collecting = run.status == Status::Running && matches!(run.stage, Stage::Collecting(_));
     let open = run.spans.iter().filter(|span| span.closed_at.is_none()).count();
     if run.status == Status::Running {
-        assert_eq!(
-            open,
-            usize::from(collecting),
-            "the open phase's time runs, no other's"
-        );
+        assert_eq!(open, usize::from(collecting), "the open phase's time runs, no other's");
     }
     for (site, membership) in &run.members {
         let held = run.deliveries.values().any(|answers| answers.contains_key(site));
-        assert!(
-            *membership != Membership::Withdrawn || !held,
-            "nothing of {site} is left"
-        );
+        assert!(*membership != Membership::Withdrawn || !held, "nothing of {site} is left");
     }
     for key in run.deliveries.keys() {
         for (site, _) in run.contributions(key) {
@@ -247,11 +207,7 @@ fn check(run: &Run) {
         for output in &run.outputs {
             let counted: BTreeSet<_> = output.members.iter().collect();
             assert!(counted.is_subset(&members), "{} has a ghost in it", output.name);
-            assert!(
-                output.name == "evaluate" || counted == members,
-                "{} is without a member",
-                output.name
-            );
+            assert!(output.name == "evaluate" || counted == members, "{} is without a member", output.name);
         }
     }
     assert_eq!(run.status == Status::Done, run.finished_at.is_some());

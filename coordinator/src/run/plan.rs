@@ -86,10 +86,7 @@ pub enum AgentKind {
 
 impl Default for EvaluateSection {
     fn default() -> Self {
-        Self {
-            local_baseline: true,
-            local_sites: default_local_sites(),
-        }
+        Self { local_baseline: true, local_sites: default_local_sites() }
     }
 }
 
@@ -151,9 +148,7 @@ impl Plan {
     fn check(&self) -> Result<(), Error> {
         let run = &self.run;
         if run.name.is_empty() || run.name.len() > 100 || run.name.chars().any(char::is_control) {
-            return Err(Error::invalid(
-                "[run] name must have 1 to 100 printable characters",
-            ));
+            return Err(Error::invalid("[run] name must have 1 to 100 printable characters"));
         }
         if run.quorum == Some(0) {
             return Err(Error::invalid("[run] quorum must be at least 1"));
@@ -161,9 +156,7 @@ impl Plan {
         if let Some(sites) = &run.sites {
             let different: std::collections::BTreeSet<_> = sites.iter().collect();
             if sites.is_empty() || different.len() != sites.len() {
-                return Err(Error::invalid(
-                    "[run] sites must name at least one site, and each once",
-                ));
+                return Err(Error::invalid("[run] sites must name at least one site, and each once"));
             }
         }
         if let (Some(sites), Some(quorum)) = (&run.sites, run.quorum)
@@ -174,9 +167,7 @@ impl Plan {
                 sites.len()
             )));
         }
-        self.schema
-            .validate()
-            .map_err(|e| Error::invalid(format!("[schema] {e}")))?;
+        self.schema.validate().map_err(|e| Error::invalid(format!("[schema] {e}")))?;
         workload::named(&run.workload)?.check_plan(self)
     }
 
@@ -204,9 +195,7 @@ impl Plan {
         // The kind of a section decides which other keys it takes, so it is set first.
         let mut overrides: Vec<&String> = overrides.iter().collect();
         let sets_kind = |one: &str| {
-            one.split('=')
-                .next()
-                .is_some_and(|path| path.trim().rsplit('.').next() == Some("kind"))
+            one.split('=').next().is_some_and(|path| path.trim().rsplit('.').next() == Some("kind"))
         };
         overrides.sort_by_key(|one| u8::from(!sets_kind(one)));
         for one in overrides {
@@ -247,9 +236,7 @@ fn section<T: serde::de::DeserializeOwned>(table: &mut toml::Table, name: &str) 
     table
         .remove(name)
         .map(|value| {
-            value
-                .try_into()
-                .map_err(|e: toml::de::Error| Error::invalid(format!("[{name}] {}", e.message())))
+            value.try_into().map_err(|e: toml::de::Error| Error::invalid(format!("[{name}] {}", e.message())))
         })
         .transpose()
 }
@@ -287,23 +274,13 @@ mod tests {
             let parts: Vec<_> = parts.iter().map(|p| (*p).to_owned()).collect();
             Plan::with_overrides(PLAN, &parts)
         };
-        let text = set(&[
-            "partition.sites=1000",
-            "partition.kind=iid",
-            "evaluate.local_baseline=false",
-        ])
-        .unwrap();
+        let text =
+            set(&["partition.sites=1000", "partition.kind=iid", "evaluate.local_baseline=false"]).unwrap();
         let plan = Plan::parse(&text).unwrap();
-        assert!(matches!(
-            plan.partition,
-            Some(Partition::Iid { sites: 1000, seed: 1 })
-        ));
+        assert!(matches!(plan.partition, Some(Partition::Iid { sites: 1000, seed: 1 })));
         assert!(!plan.evaluate.local_baseline);
         let text = set(&["partition.shards=4", "partition.kind=shards"]).unwrap();
-        assert!(matches!(
-            Plan::parse(&text).unwrap().partition,
-            Some(Partition::Shards { shards: 4, .. })
-        ));
+        assert!(matches!(Plan::parse(&text).unwrap().partition, Some(Partition::Shards { shards: 4, .. })));
         assert!(Plan::parse(&set(&["partition.kind=column"]).unwrap()).is_ok());
         assert!(set(&["partition"]).is_err());
         assert!(set(&["run.name.x=1"]).is_err());

@@ -48,17 +48,12 @@ impl BlobStore {
             }
         }
         let store = LocalFileSystem::new_with_prefix(root).map_err(|e| Error::bug(e.to_string()))?;
-        Ok(Self {
-            root: Arc::new(root.to_owned()),
-            store: Arc::new(store),
-        })
+        Ok(Self { root: Arc::new(root.to_owned()), store: Arc::new(store) })
     }
 
     /// Where an upload of `id` by `owner` grows; one per owner, so that nobody can spoil another's.
     pub fn staging(&self, owner: &str, id: &BlobId) -> PathBuf {
-        self.root
-            .join("incoming")
-            .join(format!("{owner}-{}.part", id.hex()))
+        self.root.join("incoming").join(format!("{owner}-{}.part", id.hex()))
     }
 
     /// The file of a blob, for readers that may block.
@@ -113,10 +108,7 @@ impl BlobStore {
         id: &BlobId,
         offset: u64,
     ) -> Result<BoxStream<'static, object_store::Result<Bytes>>, Error> {
-        let options = GetOptions {
-            range: Some(GetRange::Offset(offset)),
-            ..GetOptions::default()
-        };
+        let options = GetOptions { range: Some(GetRange::Offset(offset)), ..GetOptions::default() };
         let found = self
             .store
             .get_opts(&ObjectPath::from(key(id)), options)

@@ -32,10 +32,7 @@ impl Database {
             params![run.id, run.plan_toml, run.created_at],
         )?;
         if inserted == 0 {
-            return Err(Error::conflict(format!(
-                "there is a run `{}` already; choose another id",
-                run.id
-            )));
+            return Err(Error::conflict(format!("there is a run `{}` already; choose another id", run.id)));
         }
         transaction.execute(
             "INSERT INTO events (run_id, seq, at, event) VALUES (?1, 0, ?2, ?3)",
@@ -65,18 +62,12 @@ impl Database {
         let mut query =
             connection.prepare("SELECT seq, at, event FROM events WHERE run_id = ?1 ORDER BY seq")?;
         let rows = query.query_map([run_id], |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, i64>(1)?,
-                row.get::<_, String>(2)?,
-            ))
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
         })?;
         rows.map(|row| {
             let (seq, at, text) = row?;
             let event = serde_json::from_str(&text).map_err(|e| {
-                Error::corrupt(format!(
-                    "run {run_id}: event {seq} of the journal cannot be read: {e}"
-                ))
+                Error::corrupt(format!("run {run_id}: event {seq} of the journal cannot be read: {e}"))
             })?;
             Ok(Entry { seq, at, event })
         })
@@ -89,11 +80,7 @@ impl Database {
         let mut query = connection
             .prepare("SELECT id, plan_toml, created_at FROM runs ORDER BY created_at DESC, id DESC")?;
         let rows = query.query_map([], |row| {
-            Ok(RunRecord {
-                id: row.get(0)?,
-                plan_toml: row.get(1)?,
-                created_at: row.get(2)?,
-            })
+            Ok(RunRecord { id: row.get(0)?, plan_toml: row.get(1)?, created_at: row.get(2)? })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

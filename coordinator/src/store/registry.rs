@@ -42,11 +42,7 @@ impl Database {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let status: Option<String> = transaction
-            .query_row(
-                "SELECT status FROM sites WHERE name = ?1",
-                [site.as_str()],
-                |row| row.get(0),
-            )
+            .query_row("SELECT status FROM sites WHERE name = ?1", [site.as_str()], |row| row.get(0))
             .optional()?;
         if status.as_deref() == Some("enrolled") {
             return Err(Error::conflict(format!(
@@ -59,10 +55,8 @@ impl Database {
             [site.as_str()],
         )?;
         // A new invitation replaces those not yet used.
-        transaction.execute(
-            "DELETE FROM invitations WHERE site = ?1 AND used_at IS NULL",
-            [site.as_str()],
-        )?;
+        transaction
+            .execute("DELETE FROM invitations WHERE site = ?1 AND used_at IS NULL", [site.as_str()])?;
         transaction.execute(
             "INSERT INTO invitations (secret_sha256, site, expires_at) VALUES (?1, ?2, ?3)",
             params![secret_sha256, site.as_str(), expires_at],
@@ -84,13 +78,7 @@ impl Database {
             )
             .optional()?;
         found
-            .map(|(site, expires_at, answered)| {
-                Ok(Invitation {
-                    site: site.parse()?,
-                    expires_at,
-                    answered,
-                })
-            })
+            .map(|(site, expires_at, answered)| Ok(Invitation { site: site.parse()?, expires_at, answered }))
             .transpose()
     }
 
@@ -143,14 +131,10 @@ impl Database {
     pub fn revoke(&self, site: &SiteName, now: i64) -> Result<Vec<String>, Error> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        let changed = transaction.execute(
-            "UPDATE sites SET status = 'revoked' WHERE name = ?1",
-            [site.as_str()],
-        )?;
+        let changed =
+            transaction.execute("UPDATE sites SET status = 'revoked' WHERE name = ?1", [site.as_str()])?;
         if changed == 0 {
-            return Err(Error::not_found(format!(
-                "there is no site `{site}`; see `sheaf site list`"
-            )));
+            return Err(Error::not_found(format!("there is no site `{site}`; see `sheaf site list`")));
         }
         transaction.execute("DELETE FROM invitations WHERE site = ?1", [site.as_str()])?;
         let serials = {
@@ -201,11 +185,7 @@ impl Database {
 fn admit(connection: &rusqlite::Connection, certificate: &PeerCertificate) -> Result<(), Error> {
     connection.execute(
         "INSERT OR IGNORE INTO certificates (serial, identity, not_after) VALUES (?1, ?2, ?3)",
-        params![
-            certificate.serial,
-            certificate.identity.uri(),
-            certificate.not_after
-        ],
+        params![certificate.serial, certificate.identity.uri(), certificate.not_after],
     )?;
     Ok(())
 }

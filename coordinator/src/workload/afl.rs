@@ -88,10 +88,7 @@ impl AflOptions {
         if !(options.lambda.is_finite() && options.lambda >= 0.0) {
             return Err(Error::invalid("[afl] lambda must be a number of at least 0"));
         }
-        options
-            .features(1)
-            .validate()
-            .map_err(|e| Error::invalid(format!("[afl] {e}")))?;
+        options.features(1).validate().map_err(|e| Error::invalid(format!("[afl] {e}")))?;
         Ok(options)
     }
 
@@ -99,18 +96,9 @@ impl AflOptions {
     pub fn features(&self, input_dim: usize) -> FeatureSpec {
         let map = match self.random_relu {
             None => FeatureMap::Identity,
-            Some(width) => FeatureMap::RandomRelu {
-                width,
-                seed: self.seed,
-            },
+            Some(width) => FeatureMap::RandomRelu { width, seed: self.seed },
         };
-        FeatureSpec {
-            input_dim,
-            map,
-            normalize: self.normalize,
-            bits: self.quantisation,
-            bias: self.bias,
-        }
+        FeatureSpec { input_dim, map, normalize: self.normalize, bits: self.quantisation, bias: self.bias }
     }
 
     /// Whether inputs are standardised: as the plan says, else for tables and not for features or pixels.
@@ -160,11 +148,9 @@ impl Workload for Afl {
         match outputs {
             [] => ask_survey(context),
             [survey] => ask_sums(context, &outcome(context.blobs, survey)?),
-            [survey, sums] => ask_evaluation(
-                context,
-                outcome(context.blobs, survey)?,
-                &outcome(context.blobs, sums)?,
-            ),
+            [survey, sums] => {
+                ask_evaluation(context, outcome(context.blobs, survey)?, &outcome(context.blobs, sums)?)
+            }
             _ => Ok(Next::Publish),
         }
     }
@@ -179,9 +165,7 @@ impl Workload for Afl {
             }
             SUMS => {
                 let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
-                codec::check(&bytes, &shape(&spec))
-                    .map(|_| ())
-                    .map_err(|e| refused(&e))
+                codec::check(&bytes, &shape(&spec)).map(|_| ()).map_err(|e| refused(&e))
             }
             EVALUATE => {
                 let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
@@ -251,18 +235,8 @@ fn ask(
 
 fn ask_survey(context: &Context<'_>) -> Result<Next, Error> {
     let moments = AflOptions::of(context.plan)?.standardizes(context.plan);
-    let spec = SurveySpec {
-        schema: context.plan.schema.clone(),
-        moments,
-    };
-    ask(
-        context,
-        SURVEY,
-        &spec,
-        Vec::new(),
-        RELEASE_STATISTICS,
-        SURVEY_LIMIT,
-    )
+    let spec = SurveySpec { schema: context.plan.schema.clone(), moments };
+    ask(context, SURVEY, &spec, Vec::new(), RELEASE_STATISTICS, SURVEY_LIMIT)
 }
 
 fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome) -> Result<Next, Error> {
@@ -271,10 +245,7 @@ fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome) -> Result<Next, Error
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
     };
-    let (dim, classes) = (
-        survey.features.output_dim() as u64,
-        survey.encoding.classes.len() as u64,
-    );
+    let (dim, classes) = (survey.features.output_dim() as u64, survey.encoding.classes.len() as u64);
     // 9 bytes a number is above the worst case of the bit-packed form
     let limit = 9 * (dim * (dim + 1) / 2 + dim * classes + classes) + SLACK;
     ask(context, SUMS, &spec, Vec::new(), RELEASE_SUMS, limit)
@@ -291,14 +262,7 @@ fn ask_evaluation(context: &Context<'_>, survey: SurveyOutcome, sums: &SumsOutco
         lambda: AflOptions::of(context.plan)?.lambda,
         local_baseline: context.plan.evaluate.local_baseline,
     };
-    ask(
-        context,
-        EVALUATE,
-        &spec,
-        vec![sums.model],
-        RELEASE_METRICS,
-        44 * classes * classes + 4 * SLACK,
-    )
+    ask(context, EVALUATE, &spec, vec![sums.model], RELEASE_METRICS, 44 * classes * classes + 4 * SLACK)
 }
 
 fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
@@ -308,9 +272,7 @@ fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>
         match &mut merged {
             None => merged = Some(survey),
             Some(merged) => merged.merge(&survey).map_err(|e| {
-                Error::invalid(format!(
-                    "the records of site {site} do not go with the others': {e}"
-                ))
+                Error::invalid(format!("the records of site {site} do not go with the others': {e}"))
             })?,
         }
     }
@@ -326,11 +288,7 @@ fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>
             features.output_dim()
         )));
     }
-    Ok(serde_json::to_vec(&SurveyOutcome {
-        encoding,
-        features,
-        train_rows: merged.rows_train,
-    })?)
+    Ok(serde_json::to_vec(&SurveyOutcome { encoding, features, train_rows: merged.rows_train })?)
 }
 
 fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
@@ -361,15 +319,8 @@ fn merge(context: &Context<'_>, answers: &Answers<'_>, shape: &SumsShape) -> Res
         .map(|previous| outcome(context.blobs, previous))
         .transpose()?;
     let held = previous.as_ref().map_or(&[][..], |p| &p.contributions);
-    let added: Vec<_> = answers
-        .contributions
-        .iter()
-        .filter(|c| !held.contains(c))
-        .collect();
-    let removed: Vec<_> = held
-        .iter()
-        .filter(|c| !answers.contributions.contains(c))
-        .collect();
+    let added: Vec<_> = answers.contributions.iter().filter(|c| !held.contains(c)).collect();
+    let removed: Vec<_> = held.iter().filter(|c| !answers.contributions.contains(c)).collect();
     let mut sums = Sums::zero(shape.dim, shape.classes, shape.bits);
     if let Some(previous) = &previous
         && added.len() + removed.len() < answers.contributions.len()
@@ -408,9 +359,7 @@ fn check_evaluation(evaluation: &Evaluation, classes: usize) -> Result<(), Error
     if let Some(scores) = &evaluation.scores
         && scores.rows() != evaluation.test_rows
     {
-        return Err(Error::invalid(
-            "the score histogram does not count the test rows".to_owned(),
-        ));
+        return Err(Error::invalid("the score histogram does not count the test rows".to_owned()));
     }
     Ok(())
 }
@@ -434,19 +383,9 @@ fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec
             }
         }
         // The histogram is in the sum; by site only the counts are kept.
-        sites.insert(
-            site.clone(),
-            Evaluation {
-                scores: None,
-                ..evaluation
-            },
-        );
+        sites.insert(site.clone(), Evaluation { scores: None, ..evaluation });
     }
-    Ok(serde_json::to_vec(&EvaluationOutcome {
-        federated,
-        scores,
-        sites,
-    })?)
+    Ok(serde_json::to_vec(&EvaluationOutcome { federated, scores, sites })?)
 }
 
 fn publish(
@@ -466,11 +405,7 @@ fn publish(
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
         rows: sums.rows,
-        sites: sums
-            .contributions
-            .iter()
-            .map(|(site, _)| site.to_string())
-            .collect(),
+        sites: sums.contributions.iter().map(|(site, _)| site.to_string()).collect(),
     };
     let shape = SumsShape::of(&survey.features, classes.len());
     let mut sites = BTreeMap::new();
@@ -480,18 +415,10 @@ fn publish(
         let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
         sites.insert(
             site.clone(),
-            SitePublication {
-                rows: header.rows,
-                class_counts: header.counts,
-                metrics,
-            },
+            SitePublication { rows: header.rows, class_counts: header.counts, metrics },
         );
     }
-    let local: Vec<f64> = evaluation
-        .sites
-        .values()
-        .filter_map(|e| accuracy(e.local.as_ref()))
-        .collect();
+    let local: Vec<f64> = evaluation.sites.values().filter_map(|e| accuracy(e.local.as_ref())).collect();
     let auc = evaluation.scores.as_ref().and_then(ScoreHistogram::auc);
     Ok(Publication {
         model: sums.model,
@@ -521,10 +448,7 @@ fn site_metrics(evaluation: &Evaluation) -> SiteMetrics {
     SiteMetrics {
         test_rows: evaluation.test_rows,
         accuracy: accuracy(evaluation.federated.as_ref()),
-        balanced_accuracy: evaluation
-            .federated
-            .as_ref()
-            .and_then(Confusion::balanced_accuracy),
+        balanced_accuracy: evaluation.federated.as_ref().and_then(Confusion::balanced_accuracy),
         local_accuracy: accuracy(evaluation.local.as_ref()),
     }
 }

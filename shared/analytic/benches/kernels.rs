@@ -42,9 +42,7 @@ fn line(name: &str, dim: usize, seconds: f64, note: &str) {
 fn features(dim: usize) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(dim as u64);
     let mut uniform = || (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-    (0..ROWS * dim)
-        .map(|_| (2.0 * uniform() - 1.0).max(0.0))
-        .collect()
+    (0..ROWS * dim).map(|_| (2.0 * uniform() - 1.0).max(0.0)).collect()
 }
 
 fn gigabytes(sums: &Sums, seconds: f64) -> String {
@@ -80,26 +78,16 @@ fn measure(dim: usize) {
     line("gram + cross", dim, seconds, "8192 rows, 50 a push");
 
     let one = |columns: usize| {
-        let cross = (0..dim)
-            .flat_map(|d| sums.cross()[d * CLASSES..][..columns].to_vec())
-            .collect();
+        let cross = (0..dim).flat_map(|d| sums.cross()[d * CLASSES..][..columns].to_vec()).collect();
         let counts = vec![0; columns];
-        let shape = SumsShape {
-            classes: columns,
-            ..shape
-        };
+        let shape = SumsShape { classes: columns, ..shape };
         Sums::from_parts(&shape, ROWS as u64, counts, sums.gram().to_vec(), cross).expect("matching lengths")
     };
     let single = one(1);
     let (_, factor) = best(|| solve(&single, 0.1).expect("positive definite"));
     line("cholesky, 1 right side", dim, factor, "conversion included");
     let (weights, seconds) = best(|| solve(&sums, 0.1).expect("positive definite"));
-    line(
-        "cholesky + solve",
-        dim,
-        seconds,
-        &format!("100 right sides; 99 more cost {:.4}", seconds - factor),
-    );
+    line("cholesky + solve", dim, seconds, &format!("100 right sides; 99 more cost {:.4}", seconds - factor));
     let (_, seconds) = best(|| scores(&q, ROWS, &weights, 14).expect("matching rows"));
     line("scores", dim, seconds, "8192 rows, 100 classes");
 
@@ -125,15 +113,7 @@ fn measure(dim: usize) {
 
 /// A whole aggregation: K sites' sums at D = 512, C = 100, merged from the wire and solved.
 fn aggregate(sites: usize) {
-    let (dim, shape) = (
-        512,
-        SumsShape {
-            dim: 512,
-            classes: CLASSES,
-            bits: 14,
-            max_abs: 1 << 14,
-        },
-    );
+    let (dim, shape) = (512, SumsShape { dim: 512, classes: CLASSES, bits: 14, max_abs: 1 << 14 });
     let labels: Vec<u32> = (0..ROWS as u32).map(|i| i % CLASSES as u32).collect();
     let x = features(dim);
     let spec = FeatureSpec {
@@ -143,15 +123,12 @@ fn aggregate(sites: usize) {
         bits: 14,
         bias: false,
     };
-    let q = Featurizer::new(&spec)
-        .and_then(|map| map.quantise(&x, ROWS))
-        .expect("finite rows");
+    let q = Featurizer::new(&spec).and_then(|map| map.quantise(&x, ROWS)).expect("finite rows");
     // Ten different uploads are enough: the time to merge one does not depend on which it is.
     let uploads: Vec<Vec<u8>> = (0..10)
         .map(|k| {
             let mut sums = GramAccumulator::new(dim, CLASSES, 14, shape.max_abs).expect("a valid shape");
-            sums.push(&q[k * 100 * dim..][..100 * dim], &labels[k * 100..][..100])
-                .expect("quantised rows");
+            sums.push(&q[k * 100 * dim..][..100 * dim], &labels[k * 100..][..100]).expect("quantised rows");
             codec::encode(&sums.finish())
         })
         .collect();
@@ -162,12 +139,7 @@ fn aggregate(sites: usize) {
         }
         solve(&total, 1.0).expect("positive definite")
     });
-    line(
-        &format!("K = {sites}: merge + solve"),
-        dim,
-        seconds,
-        "from encoded uploads, checked",
-    );
+    line(&format!("K = {sites}: merge + solve"), dim, seconds, "from encoded uploads, checked");
 }
 
 fn main() {

@@ -26,21 +26,12 @@ pub struct ClientUpdate {
 impl ClientUpdate {
     fn check(&self) -> Result<(), AnalyticError> {
         let (dim, classes) = (self.dim, self.classes);
-        let shape = SumsShape {
-            dim,
-            classes,
-            bits: 0,
-            max_abs: 1,
-        };
+        let shape = SumsShape { dim, classes, bits: 0, max_abs: 1 };
         shape.validate()?;
         let buffers = [("weight", classes, &self.weight), ("corr", dim, &self.corr)];
         for (what, columns, values) in buffers {
             if values.len() != dim * columns {
-                return Err(AnalyticError::Length {
-                    what,
-                    expected: dim * columns,
-                    got: values.len(),
-                });
+                return Err(AnalyticError::Length { what, expected: dim * columns, got: values.len() });
             }
             if let Some(at) = values.iter().position(|v| !v.is_finite()) {
                 let (row, column, value) = (at / columns, at % columns, values[at].to_string());
@@ -71,11 +62,7 @@ pub fn fold(updates: &[ClientUpdate]) -> Result<ClientUpdate, AnalyticError> {
         other.check()?;
         for (what, expected, got) in [("dim", dim, other.dim), ("classes", classes, other.classes)] {
             if expected != got {
-                return Err(AnalyticError::Shape {
-                    what,
-                    expected: expected as u64,
-                    got: got as u64,
-                });
+                return Err(AnalyticError::Shape { what, expected: expected as u64, got: got as u64 });
             }
         }
         let (theirs, their_corr) = (other.weight(), other.corr());
@@ -119,9 +106,8 @@ pub fn remove_regularisation(
     let corr = update.corr();
     let target = &corr * update.weight();
     let excess = contributors as f64 * gamma - lambda;
-    let system = Mat::from_fn(update.dim, update.dim, |i, j| {
-        corr[(i, j)] - if i == j { excess } else { 0.0 }
-    });
+    let system =
+        Mat::from_fn(update.dim, update.dim, |i, j| corr[(i, j)] - if i == j { excess } else { 0.0 });
     finite(&system.partial_piv_lu().solve(target), "C - (K gamma - lambda) I")
 }
 
@@ -141,12 +127,7 @@ pub fn import(
     update.check()?;
     check_ridge("gamma", gamma)?;
     let (dim, classes) = (update.dim, update.classes);
-    let shape = SumsShape {
-        dim,
-        classes,
-        bits,
-        max_abs: 1,
-    };
+    let shape = SumsShape { dim, classes, bits, max_abs: 1 };
     let counted: u128 = counts.iter().map(|&n| u128::from(n)).sum();
     if counted != u128::from(rows) {
         return Err(AnalyticError::Counts { counted, rows });
@@ -164,15 +145,7 @@ pub fn import(
         .map(|i| {
             let value = to_grid((update.corr[i * dim + i] - gamma) * square, f64::ceil, "gram")?;
             let limit = 1 << 62;
-            if value < 0 {
-                Err(AnalyticError::Diagonal {
-                    index: i,
-                    value,
-                    limit,
-                })
-            } else {
-                Ok(value)
-            }
+            if value < 0 { Err(AnalyticError::Diagonal { index: i, value, limit }) } else { Ok(value) }
         })
         .collect();
     let diagonal = diagonal?;
@@ -183,11 +156,7 @@ pub fn import(
             // Both are below 2^62, so their product and its root fit.
             let limit = (diagonal[i] as u128 * diagonal[j] as u128).isqrt() as i64;
             if value.abs() > limit + 1 {
-                return Err(AnalyticError::OffDiagonal {
-                    row: i,
-                    column: j,
-                    value,
-                });
+                return Err(AnalyticError::OffDiagonal { row: i, column: j, value });
             }
             sums.gram[packed_index(dim, i, j)] = value.clamp(-limit, limit);
         }
@@ -218,33 +187,20 @@ fn to_grid(value: f64, toward: impl Fn(f64) -> f64, what: &'static str) -> Resul
     let nearest = value.round_ties_even();
     let near = (value - nearest).abs() <= 1.0 / 64.0;
     let value = if near { nearest } else { toward(value) };
-    if value.abs() < (1_u64 << 62) as f64 {
-        Ok(value as i64)
-    } else {
-        Err(AnalyticError::Overflow { what })
-    }
+    if value.abs() < (1_u64 << 62) as f64 { Ok(value as i64) } else { Err(AnalyticError::Overflow { what }) }
 }
 
 fn check_ridge(name: &'static str, value: f64) -> Result<(), AnalyticError> {
     if value.is_finite() && value >= 0.0 {
         return Ok(());
     }
-    Err(AnalyticError::Ridge {
-        name,
-        value: value.to_string(),
-    })
+    Err(AnalyticError::Ridge { name, value: value.to_string() })
 }
 
 fn finite(matrix: &Mat<f64>, what: &'static str) -> Result<Vec<f64>, AnalyticError> {
     let (rows, columns) = (matrix.nrows(), matrix.ncols());
-    let values: Vec<f64> = (0..rows * columns)
-        .map(|k| matrix[(k / columns, k % columns)])
-        .collect();
-    if values.iter().all(|v| v.is_finite()) {
-        Ok(values)
-    } else {
-        Err(AnalyticError::Singular { what })
-    }
+    let values: Vec<f64> = (0..rows * columns).map(|k| matrix[(k / columns, k % columns)]).collect();
+    if values.iter().all(|v| v.is_finite()) { Ok(values) } else { Err(AnalyticError::Singular { what }) }
 }
 
 #[cfg(test)]

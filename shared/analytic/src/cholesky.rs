@@ -64,9 +64,8 @@ impl Cholesky {
             let operations = rest.len() * width;
             for_each_chunk(rest, TASK_ROWS * columns, operations, |task, rows| {
                 let first = k0 + width + task * TASK_ROWS;
-                let tiles = Tiles::pack(rows.len() / columns, width, |i, k| {
-                    self.factor[(first + i) * n + k0 + k]
-                });
+                let tiles =
+                    Tiles::pack(rows.len() / columns, width, |i, k| self.factor[(first + i) * n + k0 + k]);
                 update_product::<Subtract>(rows, columns, 0, &tiles, &strips, |_, _| true);
             });
         }
@@ -81,9 +80,8 @@ impl Cholesky {
             for_each_chunk(above, TASK_ROWS * columns, operations, |task, rows| {
                 let first = task * TASK_ROWS;
                 let last = k0 + width - 1;
-                let tiles = Tiles::pack(rows.len() / columns, width, |i, k| {
-                    self.factor[(last - k) * n + first + i]
-                });
+                let tiles =
+                    Tiles::pack(rows.len() / columns, width, |i, k| self.factor[(last - k) * n + first + i]);
                 update_product::<Subtract>(rows, columns, 0, &tiles, &strips, |_, _| true);
             });
         }
@@ -120,10 +118,7 @@ impl Cholesky {
     }
 }
 
-#[expect(
-    clippy::inline_always,
-    reason = "must be compiled with the features of the dispatch around it"
-)]
+#[expect(clippy::inline_always, reason = "must be compiled with the features of the dispatch around it")]
 #[inline(always)]
 fn subtract_scaled(x: &mut [f64; NR], known: &[f64; NR], factor: f64) {
     for (x, known) in x.iter_mut().zip(known) {
@@ -151,10 +146,7 @@ fn factor_block(
         let column = &mut rest[j..width];
         for earlier in known.chunks_exact(width) {
             let factor = earlier[j];
-            column
-                .iter_mut()
-                .zip(&earlier[j..])
-                .for_each(|(x, l)| *x -= l * factor);
+            column.iter_mut().zip(&earlier[j..]).for_each(|(x, l)| *x -= l * factor);
         }
         let pivot = column[0];
         // Rounding leaves this much of the diagonal in a direction that the data do not have.
@@ -206,10 +198,7 @@ fn update_rows(rows: &mut [f64], n: usize, k0: usize, width: usize, offset: usiz
     let at = |i: usize, k: usize| strips[(offset + i) / NR * width + k][(offset + i) % NR];
     let count = rows.len() / n;
     for (i, row) in rows.chunks_exact_mut(n).enumerate() {
-        row[k0..k0 + width]
-            .iter_mut()
-            .enumerate()
-            .for_each(|(k, x)| *x = at(i, k));
+        row[k0..k0 + width].iter_mut().enumerate().for_each(|(k, x)| *x = at(i, k));
     }
     let tiles = Tiles::pack(count, width, at);
     let needed = &strips[..(offset + count) / NR * width];
@@ -240,11 +229,7 @@ impl BadPivot {
     /// The error for the caller, with a ridge parameter large enough against the mean of the diagonal.
     pub(crate) fn into_error(self, lambda: f64, mean_diagonal: f64) -> AnalyticError {
         let suggested = (lambda * 10.0).max(mean_diagonal * 1e-6).max(1e-9);
-        AnalyticError::NotPositiveDefinite {
-            pivot: self.0,
-            lambda,
-            suggested,
-        }
+        AnalyticError::NotPositiveDefinite { pivot: self.0, lambda, suggested }
     }
 }
 

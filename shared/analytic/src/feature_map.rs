@@ -68,10 +68,7 @@ impl FeatureSpec {
             return refuse("bits", format!("{} is outside 4 to 20", self.bits));
         }
         if self.input_dim == 0 || self.input_dim > MAX_DIM {
-            return refuse(
-                "input_dim",
-                format!("{} is outside 1 to {MAX_DIM}", self.input_dim),
-            );
+            return refuse("input_dim", format!("{} is outside 1 to {MAX_DIM}", self.input_dim));
         }
         if let FeatureMap::RandomRelu { width, .. } = self.map {
             if width == 0 || width > MAX_DIM {
@@ -80,17 +77,10 @@ impl FeatureSpec {
             RandomRelu::check_exact(self.input_dim, self.max_abs())?;
         }
         if self.output_dim() > MAX_DIM {
-            return refuse(
-                "bias",
-                format!("with the bias column there are more than {MAX_DIM} features"),
-            );
+            return refuse("bias", format!("with the bias column there are more than {MAX_DIM} features"));
         }
         if self.normalize == Normalize::L2Bounded && self.shrink() < 0.5 {
-            let reason = format!(
-                "{} is too coarse for l2-bounded at {} features",
-                self.bits,
-                self.width()
-            );
+            let reason = format!("{} is too coarse for l2-bounded at {} features", self.bits, self.width());
             return refuse("bits", reason);
         }
         Ok(())
@@ -118,11 +108,7 @@ impl FeatureSpec {
             Normalize::L2Bounded => 1.0,
             Normalize::None => MAX_UNNORMALISED * root,
         };
-        if self.bias {
-            (features * features + 1.0).sqrt()
-        } else {
-            features
-        }
+        if self.bias { (features * features + 1.0).sqrt() } else { features }
     }
 
     fn width(&self) -> usize {
@@ -153,10 +139,7 @@ impl Featurizer {
             FeatureMap::Identity => None,
             FeatureMap::RandomRelu { width, seed } => Some(RandomRelu::new(spec.input_dim, width, seed)),
         };
-        Ok(Self {
-            spec: spec.clone(),
-            random,
-        })
+        Ok(Self { spec: spec.clone(), random })
     }
 
     /// The specification this map follows.
@@ -171,11 +154,7 @@ impl Featurizer {
         let d = self.spec.input_dim;
         if rows.checked_mul(d) != Some(x.len()) {
             let expected = rows.saturating_mul(d);
-            return Err(AnalyticError::Length {
-                what: "the input matrix",
-                expected,
-                got: x.len(),
-            });
+            return Err(AnalyticError::Length { what: "the input matrix", expected, got: x.len() });
         }
         let (width, out_dim) = (self.spec.width(), self.spec.output_dim());
         let mut out = vec![0.0; rows * out_dim];
@@ -225,46 +204,25 @@ struct Grid {
 
 impl Grid {
     fn output(spec: &FeatureSpec) -> Self {
-        Self {
-            normalize: spec.normalize,
-            bits: spec.bits,
-            shrink: spec.shrink(),
-        }
+        Self { normalize: spec.normalize, bits: spec.bits, shrink: spec.shrink() }
     }
 
     /// The grid in front of the random map: its rows leave no site, so the plain unit norm is enough.
     fn input(spec: &FeatureSpec) -> Self {
-        let normalize = if spec.normalize == Normalize::None {
-            Normalize::None
-        } else {
-            Normalize::L2
-        };
-        Self {
-            normalize,
-            bits: spec.bits,
-            shrink: 1.0,
-        }
+        let normalize = if spec.normalize == Normalize::None { Normalize::None } else { Normalize::L2 };
+        Self { normalize, bits: spec.bits, shrink: 1.0 }
     }
 
     fn quantise(&self, row: usize, src: &[f64], dst: &mut [f64]) -> Result<(), AnalyticError> {
         if let Some(column) = src.iter().position(|v| !v.is_finite()) {
-            return Err(AnalyticError::NotFinite {
-                row,
-                column,
-                value: src[column].to_string(),
-            });
+            return Err(AnalyticError::NotFinite { row, column, value: src[column].to_string() });
         }
         let one = f64::from(1_u32 << self.bits);
         let (scale, norm, factor) = match self.normalize {
             Normalize::None => {
                 if let Some(column) = src.iter().position(|v| v.abs() > MAX_UNNORMALISED) {
                     let (value, bound) = (src[column], MAX_UNNORMALISED);
-                    return Err(AnalyticError::OutOfBound {
-                        row,
-                        column,
-                        value,
-                        bound,
-                    });
+                    return Err(AnalyticError::OutOfBound { row, column, value, bound });
                 }
                 (1.0, 1.0, one)
             }
@@ -295,11 +253,7 @@ impl Grid {
 /// A divisor that keeps the squares of extreme rows inside the range of `f64`; 1 for every ordinary row.
 fn range_scale(row: &[f64]) -> f64 {
     let largest = row.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
-    if largest == 0.0 || (1e-100..=1e100).contains(&largest) {
-        1.0
-    } else {
-        largest
-    }
+    if largest == 0.0 || (1e-100..=1e100).contains(&largest) { 1.0 } else { largest }
 }
 
 /// Euclidean norm in one fixed order, front to back: no hardware sums it differently.

@@ -30,12 +30,7 @@ pub struct GramAccumulator {
 impl GramAccumulator {
     /// An empty accumulator for `dim` features within `max_abs` and `classes` classes.
     pub fn new(dim: usize, classes: usize, bits: u32, max_abs: i64) -> Result<Self, AnalyticError> {
-        let shape = SumsShape {
-            dim,
-            classes,
-            bits,
-            max_abs,
-        };
+        let shape = SumsShape { dim, classes, bits, max_abs };
         shape.validate()?;
         Ok(Self {
             shape,
@@ -77,9 +72,7 @@ impl GramAccumulator {
         self.multiply_waiting();
         // The buffer is not needed any more; the packed triangle may be as large.
         (self.waiting, self.waiting_labels) = (Vec::new(), Vec::new());
-        let SumsShape {
-            dim, classes, bits, ..
-        } = self.shape;
+        let SumsShape { dim, classes, bits, .. } = self.shape;
         if self.moved.is_some() {
             self.move_held();
         }
@@ -87,42 +80,21 @@ impl GramAccumulator {
             None => (pack(&self.gram, dim), transpose(&self.cross, dim, classes)),
             Some(moved) => (moved.gram, moved.cross),
         };
-        Sums {
-            dim,
-            classes,
-            bits,
-            rows: self.rows,
-            counts: self.counts,
-            gram,
-            cross,
-        }
+        Sums { dim, classes, bits, rows: self.rows, counts: self.counts, gram, cross }
     }
 
     fn check(&self, q: &[f64], labels: &[u32]) -> Result<(), AnalyticError> {
-        let SumsShape {
-            dim,
-            classes,
-            max_abs,
-            ..
-        } = self.shape;
+        let SumsShape { dim, classes, max_abs, .. } = self.shape;
         if q.len() != labels.len() * dim {
             let expected = labels.len() * dim;
-            return Err(AnalyticError::Length {
-                what: "the quantised rows",
-                expected,
-                got: q.len(),
-            });
+            return Err(AnalyticError::Length { what: "the quantised rows", expected, got: q.len() });
         }
         let (rows, limit) = (self.rows + labels.len() as u64, self.shape.max_rows());
         if rows > limit {
             return Err(AnalyticError::TooManyRows { rows, limit });
         }
         if let Some(row) = labels.iter().position(|&l| l as usize >= classes) {
-            return Err(AnalyticError::Label {
-                row,
-                label: labels[row],
-                classes,
-            });
+            return Err(AnalyticError::Label { row, label: labels[row], classes });
         }
         let bound = max_abs as f64;
         let sound = |v: f64| v.abs() <= bound && v.fract().abs() == 0.0;
@@ -135,19 +107,11 @@ impl GramAccumulator {
         }
         let at = q.iter().position(|&v| !sound(v)).unwrap_or(0);
         let (row, column, value) = (at / dim, at % dim, q[at].to_string());
-        Err(AnalyticError::NotQuantised {
-            row,
-            column,
-            value,
-            max_abs,
-        })
+        Err(AnalyticError::NotQuantised { row, column, value, max_abs })
     }
 
     fn multiply_waiting(&mut self) {
-        let (q, labels) = (
-            std::mem::take(&mut self.waiting),
-            std::mem::take(&mut self.waiting_labels),
-        );
+        let (q, labels) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.waiting_labels));
         self.multiply(&q, &labels);
         (self.waiting, self.waiting_labels) = (q, labels);
         self.waiting.clear();
@@ -158,10 +122,7 @@ impl GramAccumulator {
     fn multiply(&mut self, q: &[f64], labels: &[u32]) {
         let dim = self.shape.dim;
         let exact = rows_within(53, self.shape.max_abs);
-        let piece = usize::try_from(exact)
-            .unwrap_or(usize::MAX)
-            .min(labels.len())
-            .max(1);
+        let piece = usize::try_from(exact).unwrap_or(usize::MAX).min(labels.len()).max(1);
         for (q, labels) in q.chunks(piece.saturating_mul(dim)).zip(labels.chunks(piece)) {
             if self.held + labels.len() as u64 > exact {
                 self.move_held();
@@ -176,16 +137,12 @@ impl GramAccumulator {
     }
 
     fn move_held(&mut self) {
-        let SumsShape {
-            dim, classes, bits, ..
-        } = self.shape;
+        let SumsShape { dim, classes, bits, .. } = self.shape;
         let moved = self.moved.get_or_insert_with(|| Sums::zero(dim, classes, bits));
         let mut packed = moved.gram.as_mut_slice();
         for (i, upper) in self.gram.chunks_exact(padded(dim)).take(dim).enumerate() {
             let (row, rest) = packed.split_at_mut(dim - i);
-            row.iter_mut()
-                .zip(&upper[i..dim])
-                .for_each(|(sum, v)| *sum += *v as i64);
+            row.iter_mut().zip(&upper[i..dim]).for_each(|(sum, v)| *sum += *v as i64);
             packed = rest;
         }
         for (d, sums) in moved.cross.chunks_exact_mut(classes).enumerate() {

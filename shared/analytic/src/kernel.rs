@@ -46,9 +46,7 @@ fn pack<const MR: usize>(rows: usize, depth: usize, at: impl Fn(usize, usize) ->
     let mut tiles = vec![[0.0; MR]; rows.div_ceil(MR) * depth];
     for (t, tile) in tiles.chunks_exact_mut(depth).enumerate() {
         for lane in 0..MR.min(rows - t * MR) {
-            tile.iter_mut()
-                .enumerate()
-                .for_each(|(k, a)| a[lane] = at(t * MR + lane, k));
+            tile.iter_mut().enumerate().for_each(|(k, a)| a[lane] = at(t * MR + lane, k));
         }
     }
     tiles
@@ -83,10 +81,7 @@ pub(crate) struct Subtract;
 pub(crate) struct AddExact;
 
 impl Step for Subtract {
-    #[expect(
-        clippy::inline_always,
-        reason = "must be compiled with the features of the dispatch around it"
-    )]
+    #[expect(clippy::inline_always, reason = "must be compiled with the features of the dispatch around it")]
     #[inline(always)]
     fn take<S: Simd>(simd: S, x: S::f64s, a: S::f64s, b: S::f64s) -> S::f64s {
         simd.sub_f64s(x, simd.mul_f64s(a, b))
@@ -94,10 +89,7 @@ impl Step for Subtract {
 }
 
 impl Step for AddExact {
-    #[expect(
-        clippy::inline_always,
-        reason = "must be compiled with the features of the dispatch around it"
-    )]
+    #[expect(clippy::inline_always, reason = "must be compiled with the features of the dispatch around it")]
     #[inline(always)]
     fn take<S: Simd>(simd: S, x: S::f64s, a: S::f64s, b: S::f64s) -> S::f64s {
         simd.mul_add_e_f64s(a, b, x)
@@ -116,26 +108,8 @@ pub(crate) fn update_product<T: Step>(
 ) {
     let (arch, depth, step) = (pulp::Arch::new(), tiles.depth, PhantomData::<T>);
     match &tiles.lanes {
-        Lanes::Four(tiles) => arch.dispatch(Product {
-            step,
-            c,
-            ldc,
-            col0,
-            tiles,
-            strips,
-            depth,
-            wanted,
-        }),
-        Lanes::Eight(tiles) => arch.dispatch(Product {
-            step,
-            c,
-            ldc,
-            col0,
-            tiles,
-            strips,
-            depth,
-            wanted,
-        }),
+        Lanes::Four(tiles) => arch.dispatch(Product { step, c, ldc, col0, tiles, strips, depth, wanted }),
+        Lanes::Eight(tiles) => arch.dispatch(Product { step, c, ldc, col0, tiles, strips, depth, wanted }),
     }
 }
 
@@ -154,10 +128,7 @@ struct Product<'a, T, const MR: usize, W> {
 impl<T: Step, const MR: usize, W: Fn(Range<usize>, usize) -> bool> WithSimd for Product<'_, T, MR, W> {
     type Output = ();
 
-    #[expect(
-        clippy::inline_always,
-        reason = "must be compiled with the features of the dispatch around it"
-    )]
+    #[expect(clippy::inline_always, reason = "must be compiled with the features of the dispatch around it")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match S::F64_LANES {
@@ -172,22 +143,10 @@ impl<T: Step, const MR: usize, W: Fn(Range<usize>, usize) -> bool> WithSimd for 
 impl<T: Step, const MR: usize, W: Fn(Range<usize>, usize) -> bool> Product<'_, T, MR, W> {
     /// `V` vectors make up the `NR` columns of a strip. Where one does, two strips are taken at a time, so that loading
     /// `A` does not hold the multipliers up.
-    #[expect(
-        clippy::inline_always,
-        reason = "must be compiled with the features of the dispatch around it"
-    )]
+    #[expect(clippy::inline_always, reason = "must be compiled with the features of the dispatch around it")]
     #[inline(always)]
     fn run<S: Simd, const V: usize>(self, simd: S) {
-        let Self {
-            c,
-            ldc,
-            col0,
-            tiles,
-            strips,
-            depth,
-            wanted,
-            ..
-        } = self;
+        let Self { c, ldc, col0, tiles, strips, depth, wanted, .. } = self;
         let pairs = if V == 1 { strips.len() / (2 * depth) } else { 0 };
         let (paired, single) = strips.split_at(pairs * 2 * depth);
         for (pair, both) in paired.chunks_exact(2 * depth).enumerate() {
@@ -212,10 +171,7 @@ impl<T: Step, const MR: usize, W: Fn(Range<usize>, usize) -> bool> Product<'_, T
     }
 }
 
-#[expect(
-    clippy::inline_always,
-    reason = "must be compiled with the features of the dispatch around it"
-)]
+#[expect(clippy::inline_always, reason = "must be compiled with the features of the dispatch around it")]
 #[inline(always)]
 fn update_tile<S: Simd, T: Step, const MR: usize, const V: usize, const P: usize>(
     simd: S,
@@ -259,13 +215,9 @@ pub(crate) fn for_each_chunk<T: Send>(
     task: impl Fn(usize, &mut [T]) + Sync + Send,
 ) {
     if operations > 1 << 20 {
-        data.par_chunks_mut(size)
-            .enumerate()
-            .for_each(|(i, chunk)| task(i, chunk));
+        data.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| task(i, chunk));
     } else {
-        data.chunks_mut(size)
-            .enumerate()
-            .for_each(|(i, chunk)| task(i, chunk));
+        data.chunks_mut(size).enumerate().for_each(|(i, chunk)| task(i, chunk));
     }
 }
 

@@ -25,12 +25,7 @@ impl<'a> Plausibility<'a> {
             return Err(AnalyticError::Counts { counted, rows });
         }
         let diagonal_limit = rows as i64 * shape.max_abs * shape.max_abs;
-        Ok(Self {
-            shape: *shape,
-            counts,
-            diagonal_limit,
-            diagonal: Vec::with_capacity(shape.dim),
-        })
+        Ok(Self { shape: *shape, counts, diagonal_limit, diagonal: Vec::with_capacity(shape.dim) })
     }
 
     /// Takes the next values of the diagonal.
@@ -54,11 +49,7 @@ impl<'a> Plausibility<'a> {
         };
         match values.iter().zip(others).position(breaks) {
             None => Ok(()),
-            Some(k) => Err(AnalyticError::OffDiagonal {
-                row,
-                column: first + k,
-                value: values[k],
-            }),
+            Some(k) => Err(AnalyticError::OffDiagonal { row, column: first + k, value: values[k] }),
         }
     }
 
@@ -70,12 +61,7 @@ impl<'a> Plausibility<'a> {
             // Below 2^62: each count is at most the rows, and those are within max_rows.
             let limit = self.counts[class] as i64 * self.shape.max_abs;
             if value > limit || value < -limit {
-                return Err(AnalyticError::Cross {
-                    row: (start + k) / classes,
-                    class,
-                    value,
-                    limit,
-                });
+                return Err(AnalyticError::Cross { row: (start + k) / classes, class, value, limit });
             }
             class = if class + 1 == classes { 0 } else { class + 1 };
         }

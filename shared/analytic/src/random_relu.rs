@@ -27,10 +27,7 @@ impl RandomRelu {
         let largest = ((dim as u128) * (max_abs as u128)) << ENTRY_BITS;
         if largest >= 1 << 53 {
             let reason = format!("{dim} inputs at this grid reach {largest}, past 2^53; lower bits");
-            return Err(AnalyticError::Spec {
-                field: "input_dim",
-                reason,
-            });
+            return Err(AnalyticError::Spec { field: "input_dim", reason });
         }
         Ok(())
     }

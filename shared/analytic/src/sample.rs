@@ -12,12 +12,8 @@ pub(crate) const ONE: i64 = 1 << BITS;
 pub(crate) fn rows(seed: u64, rows: usize, dim: usize, classes: usize) -> (Vec<f64>, Vec<u32>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let span = 2 * ONE as u64 + 1;
-    let q = (0..rows * dim)
-        .map(|_| (rng.next_u64() % span) as f64 - ONE as f64)
-        .collect();
-    let labels = (0..rows)
-        .map(|_| (rng.next_u64() % classes as u64) as u32)
-        .collect();
+    let q = (0..rows * dim).map(|_| (rng.next_u64() % span) as f64 - ONE as f64).collect();
+    let labels = (0..rows).map(|_| (rng.next_u64() % classes as u64) as u32).collect();
     (q, labels)
 }
 
@@ -32,7 +28,5 @@ pub(crate) fn sums(seed: u64, n: usize, dim: usize, classes: usize) -> Sums {
 /// Uniform in [-1, 1).
 pub(crate) fn uniform(seed: u64, n: usize) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..n)
-        .map(|_| (rng.next_u64() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0)
-        .collect()
+    (0..n).map(|_| (rng.next_u64() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0).collect()
 }

@@ -14,10 +14,7 @@ const SCORE_ROWS: usize = 64;
 /// negative or not finite, a system that is not positive definite.
 pub fn solve(sums: &Sums, lambda: f64) -> Result<Weights, AnalyticError> {
     if !lambda.is_finite() || lambda < 0.0 {
-        return Err(AnalyticError::Ridge {
-            name: "lambda",
-            value: lambda.to_string(),
-        });
+        return Err(AnalyticError::Ridge { name: "lambda", value: lambda.to_string() });
     }
     let (dim, classes) = (sums.dim(), sums.classes());
     // Powers of two: scaling by them is exact.
@@ -30,26 +27,16 @@ pub fn solve(sums: &Sums, lambda: f64) -> Result<Weights, AnalyticError> {
         row[i] += lambda;
     });
     let factor = factor.map_err(|pivot| {
-        let trace: f64 = (0..dim)
-            .map(|i| gram[packed_index(dim, i, i)] as f64 * (unit * unit))
-            .sum();
+        let trace: f64 = (0..dim).map(|i| gram[packed_index(dim, i, i)] as f64 * (unit * unit)).sum();
         pivot.into_error(lambda, trace / dim as f64)
     })?;
     let columns = padded(classes);
     let mut b = vec![0.0; factor.n() * columns];
-    for (row, sums) in b
-        .chunks_exact_mut(columns)
-        .zip(sums.cross().chunks_exact(classes))
-    {
+    for (row, sums) in b.chunks_exact_mut(columns).zip(sums.cross().chunks_exact(classes)) {
         row.iter_mut().zip(sums).for_each(|(x, &v)| *x = v as f64 * unit);
     }
     factor.solve(&mut b, columns);
-    let data = b
-        .chunks_exact(columns)
-        .take(dim)
-        .flat_map(|row| &row[..classes])
-        .copied()
-        .collect();
+    let data = b.chunks_exact(columns).take(dim).flat_map(|row| &row[..classes]).copied().collect();
     Weights::new(dim, classes, data)
 }
 
@@ -58,17 +45,10 @@ pub fn scores(q: &[f64], rows: usize, weights: &Weights, bits: u32) -> Result<Ve
     let (dim, classes) = (weights.dim, weights.classes);
     if rows.checked_mul(dim) != Some(q.len()) {
         let expected = rows.saturating_mul(dim);
-        return Err(AnalyticError::Length {
-            what: "the quantised rows",
-            expected,
-            got: q.len(),
-        });
+        return Err(AnalyticError::Length { what: "the quantised rows", expected, got: q.len() });
     }
     if bits > 20 {
-        return Err(AnalyticError::Spec {
-            field: "bits",
-            reason: format!("{bits} is above 20"),
-        });
+        return Err(AnalyticError::Spec { field: "bits", reason: format!("{bits} is above 20") });
     }
     let columns = padded(classes);
     let panels = pack_weights(weights, columns);

@@ -27,12 +27,7 @@ pub struct SumsShape {
 impl SumsShape {
     /// The shape that rows of `spec` with labels of `classes` classes give.
     pub fn of(spec: &FeatureSpec, classes: usize) -> Self {
-        Self {
-            dim: spec.output_dim(),
-            classes,
-            bits: spec.bits,
-            max_abs: spec.max_abs(),
-        }
+        Self { dim: spec.output_dim(), classes, bits: spec.bits, max_abs: spec.max_abs() }
     }
 
     /// Checks that the shape is one that sums can have.
@@ -42,10 +37,7 @@ impl SumsShape {
             return refuse("dim", format!("{} is outside 1 to {MAX_DIM}", self.dim));
         }
         if self.classes == 0 || self.classes > MAX_CLASSES {
-            return refuse(
-                "classes",
-                format!("{} is outside 1 to {MAX_CLASSES}", self.classes),
-            );
+            return refuse("classes", format!("{} is outside 1 to {MAX_CLASSES}", self.classes));
         }
         if self.bits > 20 {
             return refuse("bits", format!("{} is above 20", self.bits));
@@ -87,15 +79,7 @@ impl Sums {
     /// The sums of no rows.
     pub fn zero(dim: usize, classes: usize, bits: u32) -> Self {
         let (counts, gram, cross) = (vec![0; classes], vec![0; packed_len(dim)], vec![0; dim * classes]);
-        Self {
-            dim,
-            classes,
-            bits,
-            rows: 0,
-            counts,
-            gram,
-            cross,
-        }
+        Self { dim, classes, bits, rows: 0, counts, gram, cross }
     }
 
     /// Sums from their parts, as secure aggregation unmasks them. Lengths are checked here, contents by
@@ -108,9 +92,7 @@ impl Sums {
         cross: Vec<i64>,
     ) -> Result<Self, AnalyticError> {
         shape.validate()?;
-        let &SumsShape {
-            dim, classes, bits, ..
-        } = shape;
+        let &SumsShape { dim, classes, bits, .. } = shape;
         let lengths = [
             ("the class counts", classes, counts.len()),
             ("the packed Gram matrix", packed_len(dim), gram.len()),
@@ -121,15 +103,7 @@ impl Sums {
                 return Err(AnalyticError::Length { what, expected, got });
             }
         }
-        Ok(Self {
-            dim,
-            classes,
-            bits,
-            rows,
-            counts,
-            gram,
-            cross,
-        })
+        Ok(Self { dim, classes, bits, rows, counts, gram, cross })
     }
 
     /// Features `D`.
@@ -171,10 +145,7 @@ impl Sums {
     pub fn add(&mut self, other: &Self) -> Result<(), AnalyticError> {
         self.same_shape(other)?;
         let (rows, counts) = self.grown(other.rows, &other.counts)?;
-        for (what, a, b) in [
-            ("gram", &self.gram, &other.gram),
-            ("cross", &self.cross, &other.cross),
-        ] {
+        for (what, a, b) in [("gram", &self.gram, &other.gram), ("cross", &self.cross, &other.cross)] {
             if add_overflows(a, b) {
                 return Err(AnalyticError::Overflow { what });
             }
@@ -190,21 +161,13 @@ impl Sums {
     pub fn subtract(&mut self, other: &Self) -> Result<(), AnalyticError> {
         self.same_shape(other)?;
         let (rows, counts) = self.shrunk(other.rows, &other.counts)?;
-        for (what, a, b) in [
-            ("gram", &self.gram, &other.gram),
-            ("cross", &self.cross, &other.cross),
-        ] {
+        for (what, a, b) in [("gram", &self.gram, &other.gram), ("cross", &self.cross, &other.cross)] {
             if subtract_overflows(a, b) {
                 return Err(AnalyticError::Overflow { what });
             }
         }
-        if (0..self.dim)
-            .map(|i| packed_index(self.dim, i, i))
-            .any(|k| self.gram[k] < other.gram[k])
-        {
-            return Err(AnalyticError::NotContained {
-                what: "the diagonal of gram",
-            });
+        if (0..self.dim).map(|i| packed_index(self.dim, i, i)).any(|k| self.gram[k] < other.gram[k]) {
+            return Err(AnalyticError::NotContained { what: "the diagonal of gram" });
         }
         (self.rows, self.counts) = (rows, counts);
         self.gram.iter_mut().zip(&other.gram).for_each(|(a, b)| *a -= b);
@@ -216,16 +179,9 @@ impl Sums {
     /// `0 <= g_ii <= n max_abs^2`, `g_ij^2 <= g_ii g_jj`, `|b_dc| <= n_c max_abs`. Necessary, not sufficient: a
     /// liar within these bounds is bounded by the rows it claims.
     pub fn validate(&self, max_abs: i64) -> Result<(), AnalyticError> {
-        let shape = SumsShape {
-            dim: self.dim,
-            classes: self.classes,
-            bits: self.bits,
-            max_abs,
-        };
+        let shape = SumsShape { dim: self.dim, classes: self.classes, bits: self.bits, max_abs };
         let mut check = Plausibility::new(&shape, self.rows, &self.counts)?;
-        let diagonal: Vec<i64> = (0..self.dim)
-            .map(|i| self.gram[packed_index(self.dim, i, i)])
-            .collect();
+        let diagonal: Vec<i64> = (0..self.dim).map(|i| self.gram[packed_index(self.dim, i, i)]).collect();
         check.diagonal(&diagonal)?;
         for row in 0..self.dim {
             let start = packed_index(self.dim, row, row);
@@ -236,10 +192,7 @@ impl Sums {
 
     pub(crate) fn grown(&self, rows: u64, counts: &[u64]) -> Result<(u64, Vec<u64>), AnalyticError> {
         let overflow = |what| move || AnalyticError::Overflow { what };
-        let total = self
-            .rows
-            .checked_add(rows)
-            .ok_or_else(overflow("the row count"))?;
+        let total = self.rows.checked_add(rows).ok_or_else(overflow("the row count"))?;
         let pairs = self.counts.iter().zip(counts);
         let sums: Option<Vec<u64>> = pairs.map(|(a, b)| a.checked_add(*b)).collect();
         Ok((total, sums.ok_or_else(overflow("a class count"))?))
@@ -264,17 +217,8 @@ impl Sums {
 impl fmt::Debug for Sums {
     /// Shape and rows only: the contents are a site's and run to megabytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            dim,
-            classes,
-            bits,
-            rows,
-            ..
-        } = self;
-        write!(
-            f,
-            "Sums {{ dim: {dim}, classes: {classes}, bits: {bits}, rows: {rows}, .. }}"
-        )
+        let Self { dim, classes, bits, rows, .. } = self;
+        write!(f, "Sums {{ dim: {dim}, classes: {classes}, bits: {bits}, rows: {rows}, .. }}")
     }
 }
 
@@ -282,11 +226,8 @@ pub(crate) fn same_shape(
     (dim, classes, bits): (usize, usize, u32),
     got: (u64, u64, u64),
 ) -> Result<(), AnalyticError> {
-    let quantities = [
-        ("dim", dim as u64, got.0),
-        ("classes", classes as u64, got.1),
-        ("bits", u64::from(bits), got.2),
-    ];
+    let quantities =
+        [("dim", dim as u64, got.0), ("classes", classes as u64, got.1), ("bits", u64::from(bits), got.2)];
     for (what, expected, got) in quantities {
         if expected != got {
             return Err(AnalyticError::Shape { what, expected, got });
@@ -316,10 +257,7 @@ pub(crate) fn add_overflows(a: &[i64], b: &[i64]) -> bool {
 
 /// Whether any element of `a - b` leaves 64 bits.
 pub(crate) fn subtract_overflows(a: &[i64], b: &[i64]) -> bool {
-    let sign = a
-        .iter()
-        .zip(b)
-        .fold(0, |acc, (&a, &b)| acc | ((a ^ b) & (a ^ a.wrapping_sub(b))));
+    let sign = a.iter().zip(b).fold(0, |acc, (&a, &b)| acc | ((a ^ b) & (a ^ a.wrapping_sub(b))));
     sign < 0
 }
 

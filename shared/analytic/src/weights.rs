@@ -19,18 +19,11 @@ impl Weights {
     pub fn new(dim: usize, classes: usize, data: Vec<f64>) -> Result<Self, AnalyticError> {
         if dim == 0 || classes == 0 {
             let reason = format!("{dim} x {classes} weights classify nothing");
-            return Err(AnalyticError::Spec {
-                field: "the weight matrix",
-                reason,
-            });
+            return Err(AnalyticError::Spec { field: "the weight matrix", reason });
         }
         let expected = dim.saturating_mul(classes);
         if data.len() != expected {
-            return Err(AnalyticError::Length {
-                what: "the weight matrix",
-                expected,
-                got: data.len(),
-            });
+            return Err(AnalyticError::Length { what: "the weight matrix", expected, got: data.len() });
         }
         if let Some(at) = data.iter().position(|v| !v.is_finite()) {
             let (row, column, value) = (at / classes, at % classes, data[at].to_string());
@@ -61,19 +54,12 @@ impl Weights {
 
     /// Splits off the bias of a map with `bias = true`: weights `[D - 1, C]` and bias `[C]`.
     pub fn split_bias(&self) -> (&[f64], &[f64]) {
-        self.data
-            .split_at(self.data.len() - self.classes.min(self.data.len()))
+        self.data.split_at(self.data.len() - self.classes.min(self.data.len()))
     }
 }
 
 impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Weights {{ dim: {}, classes: {}, sha256: {} }}",
-            self.dim,
-            self.classes,
-            self.sha256()
-        )
+        write!(f, "Weights {{ dim: {}, classes: {}, sha256: {} }}", self.dim, self.classes, self.sha256())
     }
 }

@@ -141,10 +141,8 @@ impl Catalogue {
     /// # Errors
     /// [`DataError::Asset`] where the shipped file is broken (a test keeps it whole).
     pub fn built_in() -> Result<Self, DataError> {
-        toml::from_str(BUILT_IN).map_err(|e| DataError::Asset {
-            id: "catalogue".into(),
-            problem: format!("does not parse: {e}"),
-        })
+        toml::from_str(BUILT_IN)
+            .map_err(|e| DataError::Asset { id: "catalogue".into(), problem: format!("does not parse: {e}") })
     }
 
     /// An asset by its id.
@@ -191,14 +189,7 @@ mod tests {
         let catalogue = Catalogue::built_in().unwrap();
         let ids: BTreeSet<_> = catalogue.assets.iter().map(|asset| &asset.id).collect();
         assert_eq!(ids.len(), catalogue.assets.len(), "ids are unique");
-        for id in [
-            "heart-disease",
-            "mnist",
-            "fashion-mnist",
-            "banking77",
-            "cifar10",
-            "cifar10-small",
-        ] {
+        for id in ["heart-disease", "mnist", "fashion-mnist", "banking77", "cifar10", "cifar10-small"] {
             catalogue.find(id).unwrap();
         }
         for asset in &catalogue.assets {
@@ -212,9 +203,7 @@ mod tests {
             for file in &asset.files {
                 assert_eq!(hex::decode(&file.sha256).unwrap().len(), 32, "{}", file.name);
                 assert!(
-                    file.name
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
+                    file.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
                     "{}",
                     file.name
                 );
@@ -225,12 +214,6 @@ mod tests {
                 }
             }
         }
-        assert!(
-            catalogue
-                .find("nothing")
-                .unwrap_err()
-                .to_string()
-                .contains("heart-disease")
-        );
+        assert!(catalogue.find("nothing").unwrap_err().to_string().contains("heart-disease"));
     }
 }

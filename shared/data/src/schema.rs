@@ -146,19 +146,10 @@ impl Schema {
     /// Every column of a table that reading by this schema looks into, sorted.
     pub fn columns(&self) -> Vec<String> {
         let split = self.split.as_ref().and_then(|split| split.column.as_ref());
-        let corrected = self
-            .corrections
-            .iter()
-            .flat_map(|c| c.set.keys().chain([&c.column]));
+        let corrected = self.corrections.iter().flat_map(|c| c.set.keys().chain([&c.column]));
         let named = self.numeric.iter().chain(&self.categorical);
         let single = self.target.iter().chain(&self.id).chain(&self.site).chain(split);
-        named
-            .chain(single)
-            .chain(corrected)
-            .cloned()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
+        named.chain(single).chain(corrected).cloned().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Checks that the schema does not contradict itself.
@@ -182,10 +173,7 @@ impl Schema {
             return refuse("positive_above needs a target column".into());
         }
         if self.text_dim == 0 || self.text_dim > MAX_TEXT_DIM {
-            return refuse(format!(
-                "text_dim must be 1 to {MAX_TEXT_DIM}, not {}",
-                self.text_dim
-            ));
+            return refuse(format!("text_dim must be 1 to {MAX_TEXT_DIM}, not {}", self.text_dim));
         }
         for correction in &self.corrections {
             if correction.set.is_empty() {
@@ -237,17 +225,10 @@ mod tests {
             ("target = 'y'\npositive_above = nan", "finite"),
             ("text_dim = 0", "text_dim"),
             ("[split]\ntest_fraction = 1.0", "test_fraction"),
-            (
-                "[[corrections]]\ncolumn = 'id'\nequals = '3'\nset = {}",
-                "sets nothing",
-            ),
+            ("[[corrections]]\ncolumn = 'id'\nequals = '3'\nset = {}", "sets nothing"),
         ];
         for (text, expected) in cases {
-            let error = toml::from_str::<Schema>(text)
-                .unwrap()
-                .validate()
-                .unwrap_err()
-                .to_string();
+            let error = toml::from_str::<Schema>(text).unwrap().validate().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

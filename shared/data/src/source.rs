@@ -108,25 +108,12 @@ impl Source {
     pub fn resolve_paths(&mut self, base: &Path) {
         let single: Vec<&mut PathBuf> = match self {
             Self::Table { path, .. } | Self::Text { path, .. } => path.iter_mut().collect(),
-            Self::Features {
-                train,
-                test,
-                train_x,
-                train_y,
-                test_x,
-                test_y,
-                ..
-            } => [train, test, train_x, train_y, test_x, test_y]
-                .into_iter()
-                .flatten()
-                .collect(),
-            Self::Idx {
-                train_x,
-                train_y,
-                test_x,
-                test_y,
-                ..
-            } => [train_x, train_y, test_x, test_y].into_iter().flatten().collect(),
+            Self::Features { train, test, train_x, train_y, test_x, test_y, .. } => {
+                [train, test, train_x, train_y, test_x, test_y].into_iter().flatten().collect()
+            }
+            Self::Idx { train_x, train_y, test_x, test_y, .. } => {
+                [train_x, train_y, test_x, test_y].into_iter().flatten().collect()
+            }
             Self::Cifar { train, test, .. } => train.iter_mut().chain(test).collect(),
         };
         for path in single {
@@ -192,18 +179,10 @@ impl Source {
                 text::read(&[(required(path.as_ref(), "path")?.clone(), None)], schema)
             }
             Self::Cifar { train, test, .. } => cifar::read(train, test, schema),
-            Self::Idx {
-                train_x,
-                train_y,
-                test_x,
-                test_y,
-                ..
-            } => {
+            Self::Idx { train_x, train_y, test_x, test_y, .. } => {
                 let train = pair(train_x.as_ref(), train_y.as_ref(), "train_x")?;
-                let test = test_x
-                    .as_ref()
-                    .map(|_| pair(test_x.as_ref(), test_y.as_ref(), "test_x"))
-                    .transpose()?;
+                let test =
+                    test_x.as_ref().map(|_| pair(test_x.as_ref(), test_y.as_ref(), "test_x")).transpose()?;
                 idx::read(&train, test.as_ref(), schema)
             }
             Self::Features {
@@ -218,22 +197,10 @@ impl Source {
             Self::Features { train: Some(_), .. } => Err(DataError::Source(
                 "features come from train and test, or from *_x and *_y, not from both".into(),
             )),
-            Self::Features {
-                train_x,
-                train_y,
-                test_x,
-                test_y,
-                ..
-            } => {
-                let train = pair(
-                    train_x.as_ref(),
-                    train_y.as_ref(),
-                    "train (safetensors) or train_x (npy)",
-                )?;
-                let test = test_x
-                    .as_ref()
-                    .map(|_| pair(test_x.as_ref(), test_y.as_ref(), "test_x"))
-                    .transpose()?;
+            Self::Features { train_x, train_y, test_x, test_y, .. } => {
+                let train = pair(train_x.as_ref(), train_y.as_ref(), "train (safetensors) or train_x (npy)")?;
+                let test =
+                    test_x.as_ref().map(|_| pair(test_x.as_ref(), test_y.as_ref(), "test_x")).transpose()?;
                 array::read_npy(&train, test.as_ref(), schema)
             }
         }
@@ -241,9 +208,7 @@ impl Source {
 
     fn open_asset(&self, id: &str, schema: &Schema, assets: &AssetStore) -> Result<Dataset, DataError> {
         if self.has_paths() {
-            return Err(DataError::Source(format!(
-                "asset {id} and paths are both given; keep one of them"
-            )));
+            return Err(DataError::Source(format!("asset {id} and paths are both given; keep one of them")));
         }
         let kind = Catalogue::built_in()?.find(id)?.kind;
         if kind != self.kind() {
@@ -255,10 +220,7 @@ impl Source {
         let files = assets.ensure(id, &mut |_| {})?;
         let one = |role| files.paths(role).into_iter().next();
         let source = match self {
-            Self::Table { .. } => Self::Table {
-                path: one(Role::Records),
-                asset: None,
-            },
+            Self::Table { .. } => Self::Table { path: one(Role::Records), asset: None },
             Self::Text { .. } => {
                 let texts: Vec<_> = [
                     (Role::Records, None),
@@ -286,11 +248,9 @@ impl Source {
                 test_y: one(Role::TestY),
                 asset: None,
             },
-            Self::Cifar { .. } => Self::Cifar {
-                train: files.paths(Role::Train),
-                test: files.paths(Role::Test),
-                asset: None,
-            },
+            Self::Cifar { .. } => {
+                Self::Cifar { train: files.paths(Role::Train), test: files.paths(Role::Test), asset: None }
+            }
         };
         source.open_paths(schema)
     }
@@ -308,26 +268,12 @@ impl Source {
     fn has_paths(&self) -> bool {
         match self {
             Self::Table { path, .. } | Self::Text { path, .. } => path.is_some(),
-            Self::Features {
-                train,
-                test,
-                train_x,
-                train_y,
-                test_x,
-                test_y,
-                ..
-            } => [train, test, train_x, train_y, test_x, test_y]
-                .into_iter()
-                .any(Option::is_some),
-            Self::Idx {
-                train_x,
-                train_y,
-                test_x,
-                test_y,
-                ..
-            } => [train_x, train_y, test_x, test_y]
-                .into_iter()
-                .any(Option::is_some),
+            Self::Features { train, test, train_x, train_y, test_x, test_y, .. } => {
+                [train, test, train_x, train_y, test_x, test_y].into_iter().any(Option::is_some)
+            }
+            Self::Idx { train_x, train_y, test_x, test_y, .. } => {
+                [train_x, train_y, test_x, test_y].into_iter().any(Option::is_some)
+            }
             Self::Cifar { train, test, .. } => !train.is_empty() || !test.is_empty(),
         }
     }

@@ -32,11 +32,7 @@ pub(crate) fn decide<'a>(rule: Option<&SplitRule>, content: impl Iterator<Item =
     head.copy_from_slice(&digest[..8]);
     // The top 53 bits as a number in [0, 1), every one of them exactly a double.
     let position = (u64::from_le_bytes(head) >> 11) as f64 / (1_u64 << 53) as f64;
-    if position < rule.test_fraction {
-        Split::Test
-    } else {
-        Split::Train
-    }
+    if position < rule.test_fraction { Split::Test } else { Split::Train }
 }
 
 #[cfg(test)]
@@ -45,15 +41,8 @@ mod tests {
 
     #[test]
     fn about_the_asked_part_is_test_and_the_seed_matters() {
-        let rule = SplitRule {
-            column: None,
-            test_fraction: 0.25,
-            seed: 1,
-        };
-        let other = SplitRule {
-            seed: 2,
-            ..rule.clone()
-        };
+        let rule = SplitRule { column: None, test_fraction: 0.25, seed: 1 };
+        let other = SplitRule { seed: 2, ..rule.clone() };
         let of =
             |rule: &SplitRule, row: u32| decide(Some(rule), std::iter::once(row.to_le_bytes().as_slice()));
         let tests = (0..10_000).filter(|&row| of(&rule, row) == Split::Test).count();

@@ -98,9 +98,7 @@ pub fn survey(dataset: &Dataset, schema: &Schema, want_moments: bool) -> Result<
     let train = dataset.rows(Split::Train);
     let inputs = match &dataset.records {
         Records::Dense { dim, values } => {
-            let sums = want_moments
-                .then(|| dense_sums(values, *dim, &train))
-                .transpose()?;
+            let sums = want_moments.then(|| dense_sums(values, *dim, &train)).transpose()?;
             InputSurvey::Dense { dim: *dim, sums }
         }
         Records::Table(_) if schema.numeric.is_empty() && schema.categorical.is_empty() => {
@@ -108,9 +106,9 @@ pub fn survey(dataset: &Dataset, schema: &Schema, want_moments: bool) -> Result<
                 "names no inputs of the table; list columns under numeric or categorical".into(),
             ));
         }
-        Records::Table(_) => InputSurvey::Table {
-            columns: table_columns(dataset, schema, &train, want_moments)?,
-        },
+        Records::Table(_) => {
+            InputSurvey::Table { columns: table_columns(dataset, schema, &train, want_moments)? }
+        }
         Records::Text(_) => InputSurvey::Text,
     };
     let survey = Survey {
@@ -157,18 +155,11 @@ fn table_columns(
     rows: &[usize],
     want_moments: bool,
 ) -> Result<Vec<ColumnSurvey>, DataError> {
-    let wants_sums = want_moments
-        || matches!(
-            schema.missing.numeric,
-            MissingNumeric::Mean | MissingNumeric::Indicator
-        );
+    let wants_sums =
+        want_moments || matches!(schema.missing.numeric, MissingNumeric::Mean | MissingNumeric::Indicator);
     let mut columns = Vec::new();
     for name in &schema.numeric {
-        let Column {
-            reading: Reading::Number(numbers),
-            ..
-        } = dataset.column(name)?
-        else {
+        let Column { reading: Reading::Number(numbers), .. } = dataset.column(name)? else {
             return Err(DataError::Schema(format!(
                 "column {name} was not read as numbers; open the data with this schema"
             )));
@@ -185,45 +176,25 @@ fn table_columns(
                 "column {name} lacks {missing} numbers and the schema refuses that"
             )));
         }
-        columns.push(ColumnSurvey::Numeric {
-            name: name.clone(),
-            count,
-            sums: wants_sums.then_some(sums),
-        });
+        columns.push(ColumnSurvey::Numeric { name: name.clone(), count, sums: wants_sums.then_some(sums) });
     }
     for name in &schema.categorical {
-        let Column {
-            cells,
-            reading: Reading::Name(missing),
-            ..
-        } = dataset.column(name)?
-        else {
+        let Column { cells, reading: Reading::Name(missing), .. } = dataset.column(name)? else {
             return Err(DataError::Schema(format!(
                 "column {name} was not read as names; open the data with this schema"
             )));
         };
         let mut seen = vec![false; cells.names().len()];
-        rows.iter()
-            .filter_map(|&row| cells.code(row))
-            .for_each(|code| seen[code as usize] = true);
+        rows.iter().filter_map(|&row| cells.code(row)).for_each(|code| seen[code as usize] = true);
         let mut categories = BTreeSet::new();
-        for ((level, &missing), _) in cells
-            .names()
-            .iter()
-            .zip(missing)
-            .zip(seen)
-            .filter(|(_, seen)| *seen)
-        {
+        for ((level, &missing), _) in cells.names().iter().zip(missing).zip(seen).filter(|(_, seen)| *seen) {
             match (missing, schema.missing.categorical) {
                 (false, _) => categories.insert(level.clone()),
                 (true, MissingCategorical::Level) => categories.insert(String::new()),
                 (true, MissingCategorical::Zero) => false,
             };
         }
-        columns.push(ColumnSurvey::Categorical {
-            name: name.clone(),
-            categories,
-        });
+        columns.push(ColumnSurvey::Categorical { name: name.clone(), categories });
     }
     Ok(columns)
 }
@@ -250,19 +221,11 @@ impl Survey {
 impl InputSurvey {
     fn merge(&mut self, other: &Self) -> Result<(), DataError> {
         let misfit = |problem: String| {
-            Err(DataError::Survey(format!(
-                "{problem}; the sites' data have different shapes"
-            )))
+            Err(DataError::Survey(format!("{problem}; the sites' data have different shapes")))
         };
         match (self, other) {
             (Self::Text, Self::Text) => Ok(()),
-            (
-                Self::Dense { dim, sums },
-                Self::Dense {
-                    dim: other_dim,
-                    sums: other_sums,
-                },
-            ) => {
+            (Self::Dense { dim, sums }, Self::Dense { dim: other_dim, sums: other_sums }) => {
                 if dim != other_dim {
                     return misfit(format!("{dim} values a row here, {other_dim} there"));
                 }
@@ -275,10 +238,7 @@ impl InputSurvey {
                 }
             }
             (Self::Table { columns }, Self::Table { columns: others }) if columns.len() == others.len() => {
-                columns
-                    .iter_mut()
-                    .zip(others)
-                    .try_for_each(|(mine, theirs)| mine.merge(theirs))
+                columns.iter_mut().zip(others).try_for_each(|(mine, theirs)| mine.merge(theirs))
             }
             _ => misfit("different kinds of data or numbers of columns".into()),
         }
@@ -303,14 +263,7 @@ impl ColumnSurvey {
             return Err(DataError::Survey(misfit));
         }
         match (self, other) {
-            (
-                Self::Numeric { count, sums, .. },
-                Self::Numeric {
-                    count: others,
-                    sums: other_sums,
-                    ..
-                },
-            ) => {
+            (Self::Numeric { count, sums, .. }, Self::Numeric { count: others, sums: other_sums, .. }) => {
                 *count = add(*count, *others)?;
                 match (sums, other_sums) {
                     (None, None) => Ok(()),
@@ -318,12 +271,7 @@ impl ColumnSurvey {
                     _ => Err(DataError::Survey(misfit)),
                 }
             }
-            (
-                Self::Categorical { categories, .. },
-                Self::Categorical {
-                    categories: others, ..
-                },
-            ) => {
+            (Self::Categorical { categories, .. }, Self::Categorical { categories: others, .. }) => {
                 categories.extend(others.iter().cloned());
                 Ok(())
             }
@@ -333,6 +281,5 @@ impl ColumnSurvey {
 }
 
 fn add(a: u64, b: u64) -> Result<u64, DataError> {
-    a.checked_add(b)
-        .ok_or_else(|| DataError::Survey("a count of rows overflows".into()))
+    a.checked_add(b).ok_or_else(|| DataError::Survey("a count of rows overflows".into()))
 }

@@ -89,22 +89,14 @@ pub async fn dial(url: &str, tls: Arc<ClientConfig>) -> Result<Channel, DialErro
     endpoint
         .connect_with_connector(connect)
         .await
-        .map_err(|e| DialError::Connect {
-            url: url.to_owned(),
-            reason: innermost(&e),
-        })
+        .map_err(|e| DialError::Connect { url: url.to_owned(), reason: innermost(&e) })
 }
 
 async fn connect_tls(
     uri: &Uri,
     connector: &TlsConnector,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let host = uri
-        .host()
-        .unwrap_or_default()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
     let tcp = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
     tcp.set_nodelay(true)?;

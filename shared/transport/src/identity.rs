@@ -163,20 +163,10 @@ mod tests {
     #[test]
     fn uris_round_trip_and_strangers_have_no_role() {
         let site = Identity::Site("a".parse().unwrap());
-        for identity in [
-            site,
-            Identity::Operator("op".parse().unwrap()),
-            Identity::Coordinator,
-        ] {
+        for identity in [site, Identity::Operator("op".parse().unwrap()), Identity::Coordinator] {
             assert_eq!(Identity::from_uri(&identity.uri()), Some(identity));
         }
-        for uri in [
-            "sheaf://root/x",
-            "https://site/a",
-            "sheaf://site/",
-            "sheaf://site/../x",
-            "sheaf://",
-        ] {
+        for uri in ["sheaf://root/x", "https://site/a", "sheaf://site/", "sheaf://site/../x", "sheaf://"] {
             assert_eq!(Identity::from_uri(uri), None, "{uri}");
         }
     }

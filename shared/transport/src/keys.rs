@@ -44,14 +44,8 @@ impl SecretKey {
 
     /// Reads a key that [`SecretKey::save`] wrote.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let pem = fs::read_to_string(path).map_err(|source| KeyError::File {
-            path: path.into(),
-            source,
-        })?;
-        KeyPair::from_pem(&pem).map(Self).map_err(|_| KeyError::Pem {
-            path: path.into(),
-            what: "key",
-        })
+        let pem = fs::read_to_string(path).map_err(|source| KeyError::File { path: path.into(), source })?;
+        KeyPair::from_pem(&pem).map(Self).map_err(|_| KeyError::Pem { path: path.into(), what: "key" })
     }
 
     /// Writes the key so that only its owner can read it, durably.
@@ -78,17 +72,10 @@ impl SecretKey {
 
 /// Reads the certificates of a PEM file, leaf first.
 pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyError> {
-    let bytes = fs::read(path).map_err(|source| KeyError::File {
-        path: path.into(),
-        source,
-    })?;
-    let bad = || KeyError::Pem {
-        path: path.into(),
-        what: "certificate",
-    };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
-        .collect::<Result<_, _>>()
-        .map_err(|_| bad())?;
+    let bytes = fs::read(path).map_err(|source| KeyError::File { path: path.into(), source })?;
+    let bad = || KeyError::Pem { path: path.into(), what: "certificate" };
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|_| bad())?;
     if chain.is_empty() { Err(bad()) } else { Ok(chain) }
 }
 
@@ -117,32 +104,22 @@ pub fn create_private_folder(path: &Path) -> Result<(), KeyError> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|source| KeyError::File {
-        path: path.into(),
-        source,
-    })
+    builder.create(path).map_err(|source| KeyError::File { path: path.into(), source })
 }
 
 /// Replaces a file atomically with mode 0600 and waits until it is on the disk.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
-    let failed = |source| KeyError::File {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| KeyError::File { path: path.into(), source };
     let staged = path.with_extension("new");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&staged).map_err(failed)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&staged, path).map_err(failed)?;
     if let Some(folder) = path.parent() {
-        fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed)?;
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     }
     Ok(())
 }

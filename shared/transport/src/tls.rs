@@ -73,12 +73,7 @@ impl SwappableCertificate {
 
     /// The leaf in use, DER.
     pub fn leaf(&self) -> CertificateDer<'static> {
-        self.0
-            .load()
-            .cert
-            .first()
-            .cloned()
-            .unwrap_or_else(|| CertificateDer::from(Vec::new()))
+        self.0.load().cert.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()))
     }
 }
 
@@ -139,10 +134,7 @@ pub fn client_config(
 
 /// The dialling side while it enrols: no certificate yet, and no authority known but by its fingerprint.
 pub fn enrolment_config(ca_fingerprint: [u8; 32]) -> Result<Arc<ClientConfig>, TlsError> {
-    let verifier = PinnedAuthority {
-        fingerprint: ca_fingerprint,
-        provider: ring_provider(),
-    };
+    let verifier = PinnedAuthority { fingerprint: ca_fingerprint, provider: ring_provider() };
     let mut config = ClientConfig::builder_with_provider(ring_provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous() // rustls' word for any verifier of one's own; this one is stricter than the default
@@ -202,9 +194,7 @@ impl ServerCertVerifier for PinnedAuthority {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {

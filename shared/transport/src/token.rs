@@ -56,20 +56,11 @@ impl FromStr for EnrolmentToken {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let body = text
-            .trim()
-            .strip_prefix(PREFIX)
-            .ok_or(TokenError("it does not begin with sheaf1-"))?;
-        let bytes = URL_SAFE_NO_PAD
-            .decode(body)
-            .map_err(|_| TokenError("it is damaged"))?;
+        let body = text.trim().strip_prefix(PREFIX).ok_or(TokenError("it does not begin with sheaf1-"))?;
+        let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| TokenError("it is damaged"))?;
         let short = TokenError("it is cut short");
-        let (fixed, rest) = bytes
-            .split_at_checked(FIXED)
-            .ok_or(TokenError("it is cut short"))?;
-        let (name, url) = rest
-            .split_at_checked(usize::from(fixed[FIXED - 1]))
-            .ok_or(short)?;
+        let (fixed, rest) = bytes.split_at_checked(FIXED).ok_or(TokenError("it is cut short"))?;
+        let (name, url) = rest.split_at_checked(usize::from(fixed[FIXED - 1])).ok_or(short)?;
         let utf8 = |part: &[u8]| String::from_utf8(part.to_vec()).map_err(|_| TokenError("it is damaged"));
         let url = utf8(url)?;
         if !url.starts_with("https://") {
@@ -79,9 +70,7 @@ impl FromStr for EnrolmentToken {
         Ok(Self {
             secret: array(&fixed[..32])?,
             ca_fingerprint: array(&fixed[32..64])?,
-            site: utf8(name)?
-                .parse()
-                .map_err(|_| TokenError("its site name is not valid"))?,
+            site: utf8(name)?.parse().map_err(|_| TokenError("its site name is not valid"))?,
             url,
         })
     }

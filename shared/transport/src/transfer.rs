@@ -92,22 +92,10 @@ impl BlobMover {
         path: &Path,
         purpose: &UploadPurpose,
     ) -> Result<(), TransferError> {
-        let rpc = |status: Status| TransferError::Rpc {
-            blob,
-            status: Box::new(status),
-        };
-        let file = |source| TransferError::File {
-            path: path.into(),
-            source,
-        };
+        let rpc = |status: Status| TransferError::Rpc { blob, status: Box::new(status) };
+        let file = |source| TransferError::File { path: path.into(), source };
         let mut client = self.client.clone();
-        let held = client
-            .stat(StatRequest {
-                blob: Some(blob.to_wire()),
-            })
-            .await
-            .map_err(rpc)?
-            .into_inner();
+        let held = client.stat(StatRequest { blob: Some(blob.to_wire()) }).await.map_err(rpc)?.into_inner();
         if held.complete {
             return Ok(());
         }
@@ -131,14 +119,8 @@ impl BlobMover {
 
     /// Fetches `blob` into `path` by way of `path.part`, which a broken transfer leaves for the next call.
     pub async fn download(&self, blob: BlobId, path: &Path) -> Result<(), TransferError> {
-        let rpc = |status: Status| TransferError::Rpc {
-            blob,
-            status: Box::new(status),
-        };
-        let file = |source| TransferError::File {
-            path: path.into(),
-            source,
-        };
+        let rpc = |status: Status| TransferError::Rpc { blob, status: Box::new(status) };
+        let file = |source| TransferError::File { path: path.into(), source };
         let mut name = path.as_os_str().to_owned();
         name.push(".part");
         let part = PathBuf::from(name);
@@ -152,26 +134,12 @@ impl BlobMover {
                 .map_err(|e| file(io::Error::other(e)))?
                 .map_err(file)?
         };
-        let mut writer = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(&part)
-            .await
-            .map_err(file)?;
+        let mut writer =
+            OpenOptions::new().create(true).write(true).truncate(false).open(&part).await.map_err(file)?;
         writer.set_len(held).await.map_err(file)?;
         writer.seek(SeekFrom::Start(held)).await.map_err(file)?;
-        let request = DownloadRequest {
-            blob: Some(blob.to_wire()),
-            offset: held,
-        };
-        let mut chunks = self
-            .client
-            .clone()
-            .download(request)
-            .await
-            .map_err(rpc)?
-            .into_inner();
+        let request = DownloadRequest { blob: Some(blob.to_wire()), offset: held };
+        let mut chunks = self.client.clone().download(request).await.map_err(rpc)?.into_inner();
         let mut ended = false;
         while let Some(chunk) = chunks.message().await.map_err(rpc)? {
             hasher.update(&chunk.data);
@@ -188,10 +156,7 @@ impl BlobMover {
         let received = hasher.finish();
         if received != blob {
             fs::remove_file(&part).await.map_err(file)?;
-            return Err(TransferError::Corrupt {
-                expected: blob,
-                received,
-            });
+            return Err(TransferError::Corrupt { expected: blob, received });
         }
         writer.sync_all().await.map_err(file)?;
         fs::rename(&part, path).await.map_err(file)
@@ -206,13 +171,7 @@ async fn pump_file(
 ) -> io::Result<()> {
     let mut offset = header.offset;
     // The receiver goes away when the call fails; the call's own status tells why.
-    if sender
-        .send(UploadMessage {
-            body: Some(Body::Header(header)),
-        })
-        .await
-        .is_err()
-    {
+    if sender.send(UploadMessage { body: Some(Body::Header(header)) }).await.is_err() {
         return Ok(());
     }
     loop {
@@ -220,14 +179,7 @@ async fn pump_file(
         let length = data.len() as u64;
         let last = offset + length >= size;
         let chunk = Chunk { offset, data, last };
-        if sender
-            .send(UploadMessage {
-                body: Some(Body::Chunk(chunk)),
-            })
-            .await
-            .is_err()
-            || last
-        {
+        if sender.send(UploadMessage { body: Some(Body::Chunk(chunk)) }).await.is_err() || last {
             return Ok(());
         }
         if length == 0 {

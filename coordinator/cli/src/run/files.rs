@@ -35,23 +35,12 @@ pub(crate) async fn run(
         return output::json(&json!({"run": id, "out": out, "files": files}));
     }
     say!("{}", out.join("report.html").display());
-    say!(
-        "{} files in {}; check them: sheaf run verify {}",
-        files.len(),
-        out.display(),
-        out.display()
-    );
+    say!("{} files in {}; check them: sheaf run verify {}", files.len(), out.display(), out.display());
     Ok(())
 }
 
 async fn full_id(operator: &mut Operator, run: &str) -> Result<String> {
-    let detail = operator
-        .rpc
-        .show_run(RunRef {
-            run_id: run.to_owned(),
-        })
-        .await?
-        .into_inner();
+    let detail = operator.rpc.show_run(RunRef { run_id: run.to_owned() }).await?.into_inner();
     Ok(detail.summary.unwrap_or_default().run_id)
 }
 
@@ -63,10 +52,7 @@ pub(crate) async fn fetch_report(
     out: &Path,
 ) -> Result<Vec<String>> {
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let request = ReportRequest {
-        run_id: run.to_owned(),
-        version: version.unwrap_or(0),
-    };
+    let request = ReportRequest { run_id: run.to_owned(), version: version.unwrap_or(0) };
     let files = operator.rpc.report(request).await?.into_inner().files;
     let mut names = Vec::new();
     for file in files {
@@ -75,10 +61,7 @@ pub(crate) async fn fetch_report(
             "strange file name {}",
             file.name
         );
-        operator
-            .blobs
-            .download(BlobId::from_wire(file.blob.as_ref())?, &out.join(&file.name))
-            .await?;
+        operator.blobs.download(BlobId::from_wire(file.blob.as_ref())?, &out.join(&file.name)).await?;
         names.push(file.name);
     }
     Ok(names)
@@ -94,10 +77,7 @@ pub(crate) fn verify(cli: &Cli, report: &Path) -> Result<ExitCode> {
     for (name, expected) in &body.files {
         let file = report.join(name);
         let found = sha256_hex(&fs::read(&file).with_context(|| file.display().to_string())?);
-        ensure!(
-            found == *expected,
-            "{name} was changed after it was signed: {found}, signed {expected}"
-        );
+        ensure!(found == *expected, "{name} was changed after it was signed: {found}, signed {expected}");
     }
     if cli.json {
         output::json(&json!({
@@ -119,10 +99,8 @@ pub(crate) fn verify(cli: &Cli, report: &Path) -> Result<ExitCode> {
 pub(crate) async fn evaluate(cli: &Cli, operator: &mut Operator, run: &str, plan_file: &Path) -> Result<()> {
     let id = full_id(operator, run).await?;
     let plan = plan::read(plan_file, &[])?;
-    let source = plan
-        .data
-        .as_ref()
-        .with_context(|| format!("{} has no [data] section", plan_file.display()))?;
+    let source =
+        plan.data.as_ref().with_context(|| format!("{} has no [data] section", plan_file.display()))?;
     let dataset = source.open(&plan.schema, &cli.assets())?;
     let folder = std::env::temp_dir().join(format!("sheaf-evaluate-{}-{id}", std::process::id()));
     fetch_report(operator, &id, None, &folder).await?;
@@ -130,14 +108,8 @@ pub(crate) async fn evaluate(cli: &Cli, operator: &mut Operator, run: &str, plan
     fs::remove_dir_all(&folder)?;
     let scores = reference::score(&model?, &dataset, "central")?;
     let scores = scores.with_context(|| format!("{} has no test rows", plan_file.display()))?;
-    let attached = AttachedEvaluation {
-        test: Some(scores.clone()),
-        ..AttachedEvaluation::default()
-    };
-    let request = AttachEvaluationRequest {
-        run_id: id,
-        evaluation_json: serde_json::to_string(&attached)?,
-    };
+    let attached = AttachedEvaluation { test: Some(scores.clone()), ..AttachedEvaluation::default() };
+    let request = AttachEvaluationRequest { run_id: id, evaluation_json: serde_json::to_string(&attached)? };
     operator.rpc.attach_evaluation(request).await?;
     if cli.json {
         return output::json(&scores);

@@ -25,10 +25,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(cli: &Cli, operator: &mut Operator, args: &Args) -> Result<ExitCode> {
     let plan = plan::read(&args.plan, &args.overrides)?;
-    let request = SubmitRunRequest {
-        plan_toml: plan.text,
-        run_id: args.id.clone().unwrap_or_default(),
-    };
+    let request = SubmitRunRequest { plan_toml: plan.text, run_id: args.id.clone().unwrap_or_default() };
     let summary = operator.rpc.submit_run(request).await?.into_inner();
     if args.watch {
         watch::run(cli, operator, &summary.run_id).await?;

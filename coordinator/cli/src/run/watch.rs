@@ -32,11 +32,7 @@ pub(crate) async fn run(cli: &Cli, operator: &mut Operator, run: &str) -> Result
     match summary.status.as_str() {
         "done" => {
             if !cli.json {
-                say!(
-                    "{} is done. Model SHA-256: {}",
-                    summary.run_id,
-                    summary.model_sha256
-                );
+                say!("{} is done. Model SHA-256: {}", summary.run_id, summary.model_sha256);
                 say!("Fetch the report: sheaf run report {}", summary.run_id);
             }
             Ok(())
@@ -56,12 +52,7 @@ pub(crate) fn ended(status: &str, reason: &str) -> String {
 /// Follows a run to its end, through restarts of the coordinator, and gives back its last state.
 pub(crate) async fn follow(operator: &mut Operator, run: &str, steps: &mut Steps) -> Result<RunDetail> {
     loop {
-        let stream = operator
-            .rpc
-            .watch_run(RunRef {
-                run_id: run.to_owned(),
-            })
-            .await;
+        let stream = operator.rpc.watch_run(RunRef { run_id: run.to_owned() }).await;
         let mut stream = match stream {
             Ok(stream) => stream.into_inner(),
             Err(status) if is_transient(&status) => {
@@ -93,16 +84,9 @@ fn show(detail: &RunDetail, steps: &mut Steps) {
     let Some(summary) = &detail.summary else { return };
     match detail.phases.last() {
         Some(phase) if phase.state == "collecting" => {
-            let waiting = detail
-                .members
-                .iter()
-                .filter(|m| m.task == "awaiting approval")
-                .count();
-            let note = if waiting > 0 {
-                format!(" ({waiting} sites wait for approval)")
-            } else {
-                String::new()
-            };
+            let waiting = detail.members.iter().filter(|m| m.task == "awaiting approval").count();
+            let note =
+                if waiting > 0 { format!(" ({waiting} sites wait for approval)") } else { String::new() };
             steps.at(
                 &format!("{}{note}", phase.name),
                 u64::from(phase.delivered),

@@ -91,9 +91,7 @@ impl Federation {
             stop_inline: CancellationToken::new(),
             sites: prepared.sites.iter().map(|site| site.name.clone()).collect(),
         };
-        federation
-            .enrol_all(workspace, plan, prepared, kind, steps)
-            .await?;
+        federation.enrol_all(workspace, plan, prepared, kind, steps).await?;
         federation.start_agents(cli, workspace, kind)?;
         Ok(federation)
     }
@@ -121,10 +119,7 @@ impl Federation {
             let name = site.name.clone();
             enrolments.spawn(async move {
                 let _turn = turn;
-                let request = InviteSiteRequest {
-                    name,
-                    valid_seconds: 3600,
-                };
+                let request = InviteSiteRequest { name, valid_seconds: 3600 };
                 let token = operator.rpc.invite_site(request).await?.into_inner().token;
                 enrol(&folder, &token, kind).await
             });
@@ -176,10 +171,8 @@ impl Federation {
         steps: &mut Steps,
     ) -> Result<String> {
         if !workspace.resumed() {
-            let request = SubmitRunRequest {
-                plan_toml: plan.text.clone(),
-                run_id: workspace.run_id().to_owned(),
-            };
+            let request =
+                SubmitRunRequest { plan_toml: plan.text.clone(), run_id: workspace.run_id().to_owned() };
             self.operator.rpc.submit_run(request).await?;
             workspace.mark()?;
         }
@@ -233,11 +226,8 @@ impl Process {
 
 /// This binary again, logging into a file, ending when this process does.
 fn spawn(args: &[&str], last: &Path, log: &Path) -> Result<Process> {
-    let log_file = File::options()
-        .create(true)
-        .append(true)
-        .open(log)
-        .with_context(|| log.display().to_string())?;
+    let log_file =
+        File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(args)
         .arg(last)
@@ -247,10 +237,7 @@ fn spawn(args: &[&str], last: &Path, log: &Path) -> Result<Process> {
         .kill_on_drop(true)
         .spawn()
         .context("cannot start this program again as an agent or coordinator")?;
-    Ok(Process {
-        stdin: child.stdin.take(),
-        child,
-    })
+    Ok(Process { stdin: child.stdin.take(), child })
 }
 
 async fn enrol(folder: &Path, token: &str, kind: AgentKind) -> Result<()> {

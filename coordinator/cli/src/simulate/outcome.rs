@@ -56,11 +56,7 @@ pub(super) async fn finish(
     fetch_report(operator, run_id, None, out).await?;
     let path = out.join("report.json");
     let text = fs::read(&path).with_context(|| path.display().to_string())?;
-    Ok(Finished {
-        report: serde_json::from_slice(&text)?,
-        pooled_at_sites,
-        coordinator_peak,
-    })
+    Ok(Finished { report: serde_json::from_slice(&text)?, pooled_at_sites, coordinator_peak })
 }
 
 fn compare(
@@ -79,20 +75,10 @@ fn compare(
     let mut at_sites = Vec::new();
     if prepared.central_test {
         attached.test = reference::score(federated, &prepared.dataset, measured_on)?;
-        attached.local = reference::locals(
-            federated,
-            plan,
-            &prepared.dataset,
-            &prepared.sites,
-            &mut |done, of| {
-                steps.at(
-                    "training single sites' models to compare with",
-                    done as u64,
-                    of as u64,
-                    false,
-                );
-            },
-        )?;
+        attached.local =
+            reference::locals(federated, plan, &prepared.dataset, &prepared.sites, &mut |done, of| {
+                steps.at("training single sites' models to compare with", done as u64, of as u64, false);
+            })?;
     } else if prepared.sites.len() <= SITES_SHOWN {
         for site in &prepared.sites {
             let scores = reference::score(&pooled, &prepared.site_data(site), measured_on)?;
@@ -137,15 +123,7 @@ pub(super) fn print(
 fn print_sites(prepared: &Prepared, finished: &Finished) {
     let report = &finished.report;
     let mut table = output::table(
-        &[
-            "site",
-            "rows",
-            "test rows",
-            "local only",
-            "federated",
-            "pooled",
-            "sent",
-        ],
+        &["site", "rows", "test rows", "local only", "federated", "pooled", "sent"],
         &[1, 2, 3, 4, 5, 6],
     );
     for (index, site) in prepared.sites.iter().take(SITES_SHOWN).enumerate() {
@@ -170,10 +148,7 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
             "all".to_owned()
         },
         report.sites.iter().map(|s| s.rows).sum::<u64>().to_string(),
-        metrics
-            .test
-            .as_ref()
-            .map_or_else(|| "0".to_owned(), |t| t.rows.to_string()),
+        metrics.test.as_ref().map_or_else(|| "0".to_owned(), |t| t.rows.to_string()),
         percent(metrics.local.as_ref().map(|l| l.mean_accuracy)),
         percent(metrics.test.as_ref().map(|t| t.accuracy)),
         percent(metrics.pooled.as_ref().map(|p| p.accuracy)),
@@ -181,20 +156,10 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
     ]);
     say!("{table}");
     if report.sites.len() > SITES_SHOWN {
-        say!(
-            "{} more sites are in report.json.",
-            report.sites.len() - SITES_SHOWN
-        );
+        say!("{} more sites are in report.json.", report.sites.len() - SITES_SHOWN);
     }
-    if let Some(local) = metrics
-        .local
-        .as_ref()
-        .filter(|l| l.sites_measured < report.sites.len())
-    {
-        say!(
-            "Local-only accuracy: mean over {} sites' models.",
-            local.sites_measured
-        );
+    if let Some(local) = metrics.local.as_ref().filter(|l| l.sites_measured < report.sites.len()) {
+        say!("Local-only accuracy: mean over {} sites' models.", local.sites_measured);
     }
 }
 

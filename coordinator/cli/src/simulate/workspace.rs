@@ -42,17 +42,10 @@ impl Workspace {
                     out.display()
                 );
             }
-            return Ok(Self {
-                out,
-                marker,
-                resumed: true,
-            });
+            return Ok(Self { out, marker, resumed: true });
         }
         if out.join("report.json").exists() {
-            bail!(
-                "{} holds the report of an earlier run; choose another --out or delete it",
-                out.display()
-            );
+            bail!("{} holds the report of an earlier run; choose another --out or delete it", out.display());
         }
         // A half-made work folder without its marker is from before anything of worth.
         let work = out.join("work");
@@ -61,15 +54,7 @@ impl Workspace {
         }
         fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
         let port = free_port()?;
-        Ok(Self {
-            out,
-            marker: Marker {
-                run_id,
-                plan_sha256: plan.sha256(),
-                port,
-            },
-            resumed: false,
-        })
+        Ok(Self { out, marker: Marker { run_id, plan_sha256: plan.sha256(), port }, resumed: false })
     }
 
     /// From now on the simulation can be gone on with.

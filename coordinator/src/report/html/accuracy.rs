@@ -47,25 +47,15 @@ pub(super) fn write(out: &mut String, sites: &[SiteReport], metrics: &Metrics) {
             "Sites by accuracy, each curve sorted on its own, from the weakest site to the strongest.",
         )
     } else {
-        (
-            dumbbells(&pairs, pooled),
-            "Accuracy at each site, weakest local-only model first.",
-        )
+        (dumbbells(&pairs, pooled), "Accuracy at each site, weakest local-only model first.")
     };
-    put!(
-        out,
-        "<div class=\"scroll\">{drawing}</div>\n<figcaption>{caption}"
-    );
+    put!(out, "<div class=\"scroll\">{drawing}</div>\n<figcaption>{caption}");
     if let Some(text) = tally(&pairs) {
         put!(out, " {}", Escaped(&text));
     }
     let silent = sites.len() - pairs.len();
     if silent > 0 {
-        put!(
-            out,
-            " {} without a measurement: not drawn.",
-            Escaped(&counted(silent, "site", "sites"))
-        );
+        put!(out, " {} without a measurement: not drawn.", Escaped(&counted(silent, "site", "sites")));
     }
     put!(out, "</figcaption>\n</figure>\n");
 }
@@ -79,11 +69,7 @@ fn write_legend(out: &mut String, pairs: &[Pair<'_>], pooled: Option<f64>) {
         put!(out, "<li><span class=\"key federated\"></span>federated</li>\n");
     }
     if let Some(pooled) = pooled {
-        put!(
-            out,
-            "<li><span class=\"key pooled\"></span>pooled, {}</li>\n",
-            Escaped(&percent(pooled, 1))
-        );
+        put!(out, "<li><span class=\"key pooled\"></span>pooled, {}</li>\n", Escaped(&percent(pooled, 1)));
     }
     put!(out, "</ul>\n");
 }
@@ -94,11 +80,8 @@ fn tally(pairs: &[Pair<'_>]) -> Option<String> {
     gains.sort_by(f64::total_cmp);
     let middle = gains.len() / 2;
     let upper = *gains.get(middle)?;
-    let median = if gains.len().is_multiple_of(2) {
-        f64::midpoint(*gains.get(middle - 1)?, upper)
-    } else {
-        upper
-    };
+    let median =
+        if gains.len().is_multiple_of(2) { f64::midpoint(*gains.get(middle - 1)?, upper) } else { upper };
     let better = gains.iter().filter(|g| **g > 0.0).count();
     let worse = gains.iter().filter(|g| **g < 0.0).count();
     let mut text = format!(
@@ -114,11 +97,7 @@ fn tally(pairs: &[Pair<'_>]) -> Option<String> {
 }
 
 fn values(pairs: &[Pair<'_>], pooled: Option<f64>) -> impl Iterator<Item = f64> {
-    pairs
-        .iter()
-        .flat_map(|p| [p.local, p.federated])
-        .chain([pooled])
-        .flatten()
+    pairs.iter().flat_map(|p| [p.local, p.federated]).chain([pooled]).flatten()
 }
 
 fn dumbbells(pairs: &[Pair<'_>], pooled: Option<f64>) -> String {
@@ -130,23 +109,15 @@ fn dumbbells(pairs: &[Pair<'_>], pooled: Option<f64>) -> String {
     let scale = Scale::of_shares(values(pairs, pooled), (left, right));
     let desc = "One row a site: an open dot for the site's own model, a full dot for the federated model, \
                 a dashed line for the pooled model.";
-    let mut svg = Svg::new(
-        "accuracy",
-        WIDTH,
-        bottom + 44.0,
-        "Local-only and federated accuracy by site",
-        desc,
-    );
+    let mut svg =
+        Svg::new("accuracy", WIDTH, bottom + 44.0, "Local-only and federated accuracy by site", desc);
     for tick in scale.share_ticks() {
         let x = scale.at(tick);
         svg.line("grid", (x, TOP - 4.0), (x, bottom));
         svg.text("tick mid", (x, bottom + 17.0), &percent(tick, 0));
     }
     let axis = if scale.start() > 0.0 {
-        format!(
-            "accuracy at the site (axis starts at {})",
-            percent(scale.start(), 0)
-        )
+        format!("accuracy at the site (axis starts at {})", percent(scale.start(), 0))
     } else {
         "accuracy at the site".to_owned()
     };
@@ -155,11 +126,7 @@ fn dumbbells(pairs: &[Pair<'_>], pooled: Option<f64>) -> String {
         svg.text("axis end", (WIDTH, TOP - 10.0), "gain, points");
     }
     if let Some(pooled) = pooled {
-        svg.line(
-            "pooled",
-            (scale.at(pooled), TOP - 4.0),
-            (scale.at(pooled), bottom),
-        );
+        svg.line("pooled", (scale.at(pooled), TOP - 4.0), (scale.at(pooled), bottom));
     }
     for (i, pair) in pairs.iter().enumerate() {
         let y = TOP + ROW * (i as f64 + 0.5);
@@ -204,13 +171,8 @@ fn curves(pairs: &[Pair<'_>], pooled: Option<f64>) -> String {
     let scale = Scale::of_shares(values(pairs, pooled), (BOTTOM, TOP));
     let desc = "Two rising curves, one of the sites' own models and one of the federated model; a dashed \
     line is the pooled model.";
-    let mut svg = Svg::new(
-        "accuracy",
-        WIDTH,
-        384.0,
-        "Local-only and federated accuracy over the sites",
-        desc,
-    );
+    let mut svg =
+        Svg::new("accuracy", WIDTH, 384.0, "Local-only and federated accuracy over the sites", desc);
     for tick in scale.share_ticks() {
         let y = scale.at(tick);
         svg.line("grid", (LEFT, y), (RIGHT, y));
@@ -224,30 +186,17 @@ fn curves(pairs: &[Pair<'_>], pooled: Option<f64>) -> String {
         let anchor = if quarter == 4 { "tick end" } else { "tick mid" };
         svg.text(anchor, (x, BOTTOM + 18.0), &percent(share, 0));
     }
-    svg.text(
-        "axis mid",
-        (f64::midpoint(LEFT, RIGHT), BOTTOM + 40.0),
-        "share of the sites, weakest first",
-    );
+    svg.text("axis mid", (f64::midpoint(LEFT, RIGHT), BOTTOM + 40.0), "share of the sites, weakest first");
     if let Some(pooled) = pooled {
         svg.line("pooled", (LEFT, scale.at(pooled)), (RIGHT, scale.at(pooled)));
     }
     for (class, values) in [
-        (
-            "curve local",
-            pairs.iter().filter_map(|p| p.local).collect::<Vec<_>>(),
-        ),
-        (
-            "curve federated",
-            pairs.iter().filter_map(|p| p.federated).collect(),
-        ),
+        ("curve local", pairs.iter().filter_map(|p| p.local).collect::<Vec<_>>()),
+        ("curve federated", pairs.iter().filter_map(|p| p.federated).collect()),
     ] {
         let points = sorted_curve(values);
         if !points.is_empty() {
-            svg.polyline(
-                class,
-                points.into_iter().map(|(x, v)| (across.at(x), scale.at(v))),
-            );
+            svg.polyline(class, points.into_iter().map(|(x, v)| (across.at(x), scale.at(v))));
         }
     }
     svg.finish()
@@ -262,10 +211,5 @@ fn sorted_curve(mut values: Vec<f64>) -> Vec<(f64, f64)> {
     let last = n.saturating_sub(1);
     let place = |i: usize| if last == 0 { 0.0 } else { i as f64 / last as f64 };
     let kept = |i: usize| i.is_multiple_of(step) || i == last;
-    values
-        .into_iter()
-        .enumerate()
-        .filter(|(i, _)| kept(*i))
-        .map(|(i, v)| (place(i), v))
-        .collect()
+    values.into_iter().enumerate().filter(|(i, _)| kept(*i)).map(|(i, v)| (place(i), v)).collect()
 }

@@ -18,10 +18,7 @@ const DARK_FROM: f64 = 0.82;
 pub(super) fn write(out: &mut String, scores: &Scores, classes: &[String]) {
     let matrix = &scores.confusion;
     if matrix.iter().flatten().all(|n| *n == 0) {
-        put!(
-            out,
-            "<p class=\"quiet\">The confusion matrix was not measured.</p>\n"
-        );
+        put!(out, "<p class=\"quiet\">The confusion matrix was not measured.</p>\n");
         return;
     }
     let size = matrix.iter().map(Vec::len).max().unwrap_or(0).max(matrix.len());
@@ -42,12 +39,7 @@ pub(super) fn write(out: &mut String, scores: &Scores, classes: &[String]) {
 fn heat_map(matrix: &[Vec<u64>], classes: &[String], size: usize) -> String {
     const LEFT: f64 = 220.0;
     let names: Vec<String> = (0..size).map(|i| class_name(classes, i)).collect();
-    let longest = names
-        .iter()
-        .map(|n| n.chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(HEAD);
+    let longest = names.iter().map(|n| n.chars().count()).max().unwrap_or(0).min(HEAD);
     let cell = (700.0 / size as f64).clamp(34.0, 96.0);
     let tall = cell.min(56.0);
     let flat = longest as f64 * 8.0 < cell - 6.0;
@@ -59,11 +51,7 @@ fn heat_map(matrix: &[Vec<u64>], classes: &[String], size: usize) -> String {
     svg.text("axis end", (LEFT - 14.0, top - 12.0), "true class ↓");
     for (i, name) in names.iter().enumerate() {
         let (x, y) = (LEFT + cell * i as f64, top + tall * i as f64);
-        svg.text(
-            "label end",
-            (LEFT - 14.0, y + tall / 2.0 + 4.5),
-            &shortened(name, 27),
-        );
+        svg.text("label end", (LEFT - 14.0, y + tall / 2.0 + 4.5), &shortened(name, 27));
         if flat {
             svg.text("label mid", (x + cell / 2.0, top - 12.0), name);
         } else {
@@ -96,31 +84,15 @@ fn draw_cell(svg: &mut Svg, (x, y): (f64, f64), (w, h): (f64, f64), (rows, total
     }
     let share = rows as f64 / total.max(1) as f64;
     // Rare mistakes start well above nothing: one row in a thousand must be told from none.
-    let (class, opacity) = if right {
-        ("right", 0.1 + 0.9 * share)
-    } else {
-        ("wrong", 0.15 + 0.85 * share)
-    };
+    let (class, opacity) = if right { ("right", 0.1 + 0.9 * share) } else { ("wrong", 0.15 + 0.85 * share) };
     svg.cell(class, (x, y), (w - 2.0, h - 2.0), opacity);
     let shade = if opacity > DARK_FROM { "strong" } else { "soft" };
     let middle = x + w / 2.0 - 1.0;
     if w >= 60.0 {
-        svg.text(
-            &format!("cell mid {shade}"),
-            (middle, y + h / 2.0 - 3.0),
-            &count(rows),
-        );
-        svg.text(
-            &format!("cell mid small {shade}"),
-            (middle, y + h / 2.0 + 13.0),
-            &percent(share, 1),
-        );
+        svg.text(&format!("cell mid {shade}"), (middle, y + h / 2.0 - 3.0), &count(rows));
+        svg.text(&format!("cell mid small {shade}"), (middle, y + h / 2.0 + 13.0), &percent(share, 1));
     } else {
-        svg.text(
-            &format!("cell mid small {shade}"),
-            (middle, y + h / 2.0 + 3.0),
-            &percent(share, 0),
-        );
+        svg.text(&format!("cell mid small {shade}"), (middle, y + h / 2.0 + 3.0), &percent(share, 0));
     }
 }
 
@@ -128,12 +100,7 @@ fn draw_cell(svg: &mut Svg, (x, y): (f64, f64), (w, h): (f64, f64), (rows, total
 fn describe(matrix: &[Vec<u64>], names: &[String]) -> String {
     let found = matrix.iter().enumerate().map(|(i, row)| {
         let total = row.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
-        format!(
-            "{}: {} of {} right",
-            class_name(names, i),
-            row.get(i).copied().unwrap_or(0),
-            total
-        )
+        format!("{}: {} of {} right", class_name(names, i), row.get(i).copied().unwrap_or(0), total)
     });
     found.collect::<Vec<_>>().join("; ")
 }

@@ -22,17 +22,8 @@ pub(super) fn write(out: &mut String, report: &Report) {
     if let Some(text) = sites::absence_sentence(&report.sites) {
         put!(out, "<p class=\"sublead\">{}</p>\n", Escaped(&text));
     }
-    put!(
-        out,
-        "<ul class=\"meta\">\n<li>workload: {}</li>\n",
-        Escaped(&run.workload)
-    );
-    put!(
-        out,
-        "<li>status: {}</li>\n<li>version {}</li>\n",
-        Escaped(&run.status),
-        run.version
-    );
+    put!(out, "<ul class=\"meta\">\n<li>workload: {}</li>\n", Escaped(&run.workload));
+    put!(out, "<li>status: {}</li>\n<li>version {}</li>\n", Escaped(&run.status), run.version);
     put!(out, "<li>started {}</li>\n", Escaped(&moment(&run.started_at)));
     if measured(Some(report.timing.total_s)).is_some() {
         put!(out, "<li>took {}</li>\n", duration(report.timing.total_s));
@@ -55,29 +46,15 @@ fn outcome(report: &Report) -> String {
     match report.sites.iter().filter(|s| is_in(s)).count() {
         0 => "No site is in this model.".to_owned(),
         1 => "One site trained a model; no record left the site.".to_owned(),
-        n => format!(
-            "{} trained one model together; no record left its site.",
-            counted(n, "site", "sites")
-        ),
+        n => format!("{} trained one model together; no record left its site.", counted(n, "site", "sites")),
     }
 }
 
 fn comparison(metrics: &Metrics) -> Option<String> {
     let federated = metrics.test.as_ref().and_then(|t| measured(Some(t.accuracy)))?;
-    let mut text = format!(
-        "The shared model is right on {} of the test rows",
-        percent(federated, 1)
-    );
-    if let Some(local) = metrics
-        .local
-        .as_ref()
-        .and_then(|l| measured(Some(l.mean_accuracy)))
-    {
-        put!(
-            text,
-            "; a model that a site trains alone is right on {} on average",
-            percent(local, 1)
-        );
+    let mut text = format!("The shared model is right on {} of the test rows", percent(federated, 1));
+    if let Some(local) = metrics.local.as_ref().and_then(|l| measured(Some(l.mean_accuracy))) {
+        put!(text, "; a model that a site trains alone is right on {} on average", percent(local, 1));
     }
     text.push('.');
     Some(text)
@@ -92,13 +69,7 @@ fn write_tiles(out: &mut String, report: &Report) {
         |t| format!("on {} test rows {}", count(t.rows), place(&t.measured_on)),
     );
     put!(out, "<ul class=\"tiles\">\n");
-    tile(
-        out,
-        "federated",
-        "Federated accuracy",
-        &percent_or_missing(federated, 1),
-        &tested,
-    );
+    tile(out, "federated", "Federated accuracy", &percent_or_missing(federated, 1), &tested);
 
     let alone = local.as_ref().and_then(|l| measured(Some(l.mean_accuracy)));
     let alone_note = match (federated, alone, local) {
@@ -110,27 +81,12 @@ fn write_tiles(out: &mut String, report: &Report) {
         (None, Some(_), Some(l)) => format!("mean of {}", counted(l.sites_measured, "site", "sites")),
         _ => "no local-only score in this run".to_owned(),
     };
-    tile(
-        out,
-        "local",
-        "Local-only accuracy",
-        &percent_or_missing(alone, 1),
-        &alone_note,
-    );
+    tile(out, "local", "Local-only accuracy", &percent_or_missing(alone, 1), &alone_note);
 
     let together = accuracy(pooled);
-    let together_note = if together.is_some() {
-        "all rows in one place, to compare"
-    } else {
-        "no pooled score in this run"
-    };
-    tile(
-        out,
-        "pooled",
-        "Pooled accuracy",
-        &percent_or_missing(together, 1),
-        together_note,
-    );
+    let together_note =
+        if together.is_some() { "all rows in one place, to compare" } else { "no pooled score in this run" };
+    tile(out, "pooled", "Pooled accuracy", &percent_or_missing(together, 1), together_note);
     write_size_tiles(out, report);
     put!(out, "</ul>\n");
 }
@@ -152,30 +108,19 @@ fn write_size_tiles(out: &mut String, report: &Report) {
     tile(out, "", "Rows learnt from", &count(rows), &note);
 
     let sites = inside.len() as u64;
-    let up = inside
-        .iter()
-        .fold(0u64, |sum, s| sum.saturating_add(s.bytes_up))
-        .checked_div(sites);
-    let down = inside
-        .iter()
-        .fold(0u64, |sum, s| sum.saturating_add(s.bytes_down))
-        .checked_div(sites);
+    let up = inside.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes_up)).checked_div(sites);
+    let down = inside.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes_down)).checked_div(sites);
     let (value, note) = match (up, down) {
-        (Some(up), Some(down)) => (
-            bytes(up.saturating_add(down)),
-            format!("{} sent, {} received", bytes(up), bytes(down)),
-        ),
+        (Some(up), Some(down)) => {
+            (bytes(up.saturating_add(down)), format!("{} sent, {} received", bytes(up), bytes(down)))
+        }
         _ => ("none".to_owned(), "no site is in".to_owned()),
     };
     tile(out, "", "Traffic per site", &value, &note);
 }
 
 fn tile(out: &mut String, class: &str, label: &str, value: &str, note: &str) {
-    let wordy = if value.starts_with(|c: char| c.is_alphabetic()) {
-        " wordy"
-    } else {
-        ""
-    };
+    let wordy = if value.starts_with(|c: char| c.is_alphabetic()) { " wordy" } else { "" };
     put!(
         out,
         "<li class=\"tile {class}{wordy}\"><span class=\"label\">{}</span><strong>{}</strong><span \
@@ -198,11 +143,7 @@ pub(super) fn place(measured_on: &str) -> String {
 /// Federated against pooled, hash by hash: stated only when the pooled hash is known, and judged by the
 /// hashes themselves.
 fn write_verdict(out: &mut String, model: &ModelInfo) {
-    let Some(pooled) = model
-        .pooled_sha256
-        .as_deref()
-        .filter(|_| !model.sha256.is_empty())
-    else {
+    let Some(pooled) = model.pooled_sha256.as_deref().filter(|_| !model.sha256.is_empty()) else {
         return;
     };
     if pooled == model.sha256 && model.equal_to_pooled != Some(false) {

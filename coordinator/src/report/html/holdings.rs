@@ -28,10 +28,7 @@ struct Holding<'a> {
 impl Holding<'_> {
     /// Share of the site's rows that are of `class`.
     fn share(&self, class: usize) -> f64 {
-        self.site
-            .class_counts
-            .get(class)
-            .map_or(0.0, |&n| n as f64 / self.total as f64)
+        self.site.class_counts.get(class).map_or(0.0, |&n| n as f64 / self.total as f64)
     }
 }
 
@@ -40,29 +37,19 @@ pub(super) fn write(out: &mut String, sites: &[SiteReport], classes: &[String]) 
         .iter()
         .map(|site| Holding {
             site,
-            total: site
-                .class_counts
-                .iter()
-                .fold(0u64, |sum, n| sum.saturating_add(*n)),
+            total: site.class_counts.iter().fold(0u64, |sum, n| sum.saturating_add(*n)),
         })
         .filter(|h| h.total > 0)
         .collect();
     if holdings.is_empty() {
-        put!(
-            out,
-            "<p class=\"quiet\">No site has told how its rows are spread over the classes.</p>\n"
-        );
+        put!(out, "<p class=\"quiet\">No site has told how its rows are spread over the classes.</p>\n");
         return;
     }
     let silent = sites.len() - holdings.len();
     let told = holdings.len();
     holdings.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.site.name.cmp(&b.site.name)));
     holdings.truncate(SITES_SHOWN);
-    let width = holdings
-        .iter()
-        .map(|h| h.site.class_counts.len())
-        .max()
-        .unwrap_or(0);
+    let width = holdings.iter().map(|h| h.site.class_counts.len()).max().unwrap_or(0);
     put!(out, "<figure>\n");
     let caption = if told > SITES_SHOWN || width > CLASSES_AS_COLOURS {
         write_heat_map(out, &holdings, classes, width)
@@ -87,11 +74,7 @@ pub(super) fn write(out: &mut String, sites: &[SiteReport], classes: &[String]) 
 }
 
 fn label(site: &SiteReport) -> String {
-    if is_in(site) {
-        shortened(&site.name, 28)
-    } else {
-        format!("({})", shortened(&site.name, 26))
-    }
+    if is_in(site) { shortened(&site.name, 28) } else { format!("({})", shortened(&site.name, 26)) }
 }
 
 fn row_height(sites: usize) -> f64 {
@@ -138,11 +121,7 @@ fn draw_bar(svg: &mut Svg, holding: &Holding<'_>, classes: &[String], scale: &Sc
         let (corner, size) = ((from, y + row * 0.14), (to - from - gap, row * 0.72));
         svg.hinted(&hint, |svg| svg.rect(&format!("c{class}"), corner, size));
     }
-    svg.text(
-        "value",
-        (scale.at(before as f64) + 8.0, baseline),
-        &count(holding.total),
-    );
+    svg.text("value", (scale.at(before as f64) + 8.0, baseline), &count(holding.total));
 }
 
 fn write_heat_map(out: &mut String, holdings: &[Holding<'_>], classes: &[String], width: usize) -> String {
@@ -166,12 +145,7 @@ fn write_heat_map(out: &mut String, holdings: &[Holding<'_>], classes: &[String]
     put!(out, "<div class=\"scroll\">{}</div>\n", svg.finish());
     let mut caption = "Share of each class in the rows of a site, largest site first.".to_owned();
     if columns.len() < width {
-        put!(
-            caption,
-            " The {} most frequent of {} classes are drawn.",
-            columns.len(),
-            count(width as u64)
-        );
+        put!(caption, " The {} most frequent of {} classes are drawn.", columns.len(), count(width as u64));
     }
     caption
 }
@@ -186,21 +160,13 @@ fn draw_cells(svg: &mut Svg, holdings: &[Holding<'_>], columns: &[usize], top: f
     let mut levels = vec![String::new(); LEVELS];
     for (i, holding) in holdings.iter().enumerate() {
         let y = top + row * i as f64;
-        svg.text(
-            "label end",
-            (LEFT - 14.0, y + row / 2.0 + 4.0),
-            &label(holding.site),
-        );
+        svg.text("label end", (LEFT - 14.0, y + row / 2.0 + 4.0), &label(holding.site));
         svg.text("value end", (WIDTH, y + row / 2.0 + 4.0), &count(holding.total));
         svg.rect("empty", (LEFT, y), (RIGHT - LEFT - gap, h));
         for (j, &class) in columns.iter().enumerate() {
             let level = (holding.share(class) / strongest * LEVELS as f64).ceil() as usize;
             if let Some(data) = level.checked_sub(1).and_then(|l| levels.get_mut(l)) {
-                put!(
-                    data,
-                    "M{:.1} {y:.1}h{w:.1}v{h:.1}h-{w:.1}z",
-                    LEFT + step * j as f64
-                );
+                put!(data, "M{:.1} {y:.1}h{w:.1}v{h:.1}h-{w:.1}z", LEFT + step * j as f64);
             }
         }
     }
@@ -232,18 +198,10 @@ fn draw_heads(svg: &mut Svg, columns: &[usize], classes: &[String], top: f64) {
     if columns.len() <= NAMED_COLUMNS {
         for (j, &class) in columns.iter().enumerate() {
             let x = LEFT + step * (j as f64 + 0.5);
-            svg.slanted(
-                "tick",
-                (x - 2.0, top - 8.0),
-                &shortened(&class_name(classes, class), HEAD),
-            );
+            svg.slanted("tick", (x - 2.0, top - 8.0), &shortened(&class_name(classes, class), HEAD));
         }
     } else if let (Some(&first), Some(&last)) = (columns.first(), columns.last()) {
-        svg.text(
-            "tick",
-            (LEFT, top - 10.0),
-            &format!("{} →", shortened(&class_name(classes, first), 30)),
-        );
+        svg.text("tick", (LEFT, top - 10.0), &format!("{} →", shortened(&class_name(classes, first), 30)));
         svg.text(
             "tick end",
             (RIGHT, top - 10.0),
@@ -261,9 +219,5 @@ fn write_ramp(out: &mut String, strongest: f64) {
     for level in 1..=LEVELS {
         put!(out, "<span class=\"swatch q{level}\"></span>");
     }
-    put!(
-        out,
-        "</li>\n<li>{}</li>\n</ul>\n",
-        Escaped(&percent(strongest.min(1.0), 0))
-    );
+    put!(out, "</li>\n<li>{}</li>\n</ul>\n", Escaped(&percent(strongest.min(1.0), 0)));
 }

@@ -19,20 +19,13 @@ pub(super) fn write(out: &mut String, timing: &Timing) {
         .take(PHASES_SHOWN)
         .collect();
     if shown.is_empty() {
-        put!(
-            out,
-            "<p class=\"quiet\">Total: {}. Phases were not timed.</p>\n",
-            duration(timing.total_s)
-        );
+        put!(out, "<p class=\"quiet\">Total: {}. Phases were not timed.</p>\n", duration(timing.total_s));
         return;
     }
     let longest = shown.iter().map(|p| p.seconds).fold(0.0, f64::max);
     let height = ROW * shown.len() as f64 + 8.0;
-    let desc = shown
-        .iter()
-        .map(|p| format!("{}: {}", p.name, duration(p.seconds)))
-        .collect::<Vec<_>>()
-        .join("; ");
+    let desc =
+        shown.iter().map(|p| format!("{}: {}", p.name, duration(p.seconds))).collect::<Vec<_>>().join("; ");
     let mut svg = Svg::new("phases", 960.0, height, "Time by phase", &desc);
     let scale = Scale::new((0.0, longest), (LEFT, RIGHT));
     for (i, phase) in shown.iter().enumerate() {
@@ -48,25 +41,12 @@ pub(super) fn write(out: &mut String, timing: &Timing) {
             &format!("{}{share}", duration(phase.seconds)),
         );
     }
-    put!(
-        out,
-        "<figure>\n<div class=\"scroll\">{}</div>\n<figcaption>Time by phase",
-        svg.finish()
-    );
+    put!(out, "<figure>\n<div class=\"scroll\">{}</div>\n<figcaption>Time by phase", svg.finish());
     if measured(Some(timing.total_s)).is_some() {
-        put!(
-            out,
-            ", and its share of the {} from start to end",
-            Escaped(&duration(timing.total_s))
-        );
+        put!(out, ", and its share of the {} from start to end", Escaped(&duration(timing.total_s)));
     }
     if timing.phases.len() > shown.len() {
-        put!(
-            out,
-            "; {} of {} phases are drawn",
-            shown.len(),
-            timing.phases.len()
-        );
+        put!(out, "; {} of {} phases are drawn", shown.len(), timing.phases.len());
     }
     put!(out, ".</figcaption>\n</figure>\n");
 }

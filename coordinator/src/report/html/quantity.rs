@@ -73,11 +73,7 @@ pub(super) fn bytes(n: u64) -> String {
         value /= 1000.0;
         unit = next;
     }
-    if value < 99.95 {
-        format!("{value:.1} {unit}")
-    } else {
-        format!("{value:.0} {unit}")
-    }
+    if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// A duration, to the precision a person cares for.
@@ -86,11 +82,7 @@ pub(super) fn duration(seconds: f64) -> String {
         return MISSING.to_owned();
     }
     if seconds < 0.001 {
-        return if seconds == 0.0 {
-            "0 s".to_owned()
-        } else {
-            "<1 ms".to_owned()
-        };
+        return if seconds == 0.0 { "0 s".to_owned() } else { "<1 ms".to_owned() };
     }
     if seconds < 0.9995 {
         return format!("{:.0} ms", seconds * 1000.0);
@@ -122,12 +114,5 @@ pub(super) fn moment(rfc3339: &str) -> String {
         Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),
         None => rest,
     };
-    format!(
-        "{date} {hms} {}",
-        if zone == "Z" || zone == "+00:00" {
-            "UTC"
-        } else {
-            zone
-        }
-    )
+    format!("{date} {hms} {}", if zone == "Z" || zone == "+00:00" { "UTC" } else { zone })
 }

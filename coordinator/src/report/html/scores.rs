@@ -11,10 +11,7 @@ const CLASSES_SHOWN: usize = 30;
 pub(super) fn write_summary(out: &mut String, metrics: &Metrics) {
     let Metrics { test, pooled, local } = metrics;
     if test.is_none() && pooled.is_none() && local.is_none() {
-        put!(
-            out,
-            "<p class=\"quiet\">Accuracy was not measured in this run.</p>\n"
-        );
+        put!(out, "<p class=\"quiet\">Accuracy was not measured in this run.</p>\n");
         return;
     }
     put!(
@@ -62,9 +59,8 @@ fn summary_row(out: &mut String, key: &str, name: &str, scores: &Scores) {
 
 /// A table cell with a share, or the mark for "not measured".
 pub(super) fn share_cell(share: Option<f64>, decimals: usize) -> String {
-    measured(share).map_or_else(missing_cell, |s| {
-        format!("<td class=\"num\">{}</td>", Escaped(&percent(s, decimals)))
-    })
+    measured(share)
+        .map_or_else(missing_cell, |s| format!("<td class=\"num\">{}</td>", Escaped(&percent(s, decimals))))
 }
 
 /// The mark for "not measured": short, as it may fill a column, with the words for those who ask.

@@ -35,10 +35,8 @@ pub(super) fn absence_sentence(sites: &[SiteReport]) -> Option<String> {
     if absent == 0 {
         return None;
     }
-    let parts: Vec<String> = by_status
-        .iter()
-        .map(|(words, n)| format!("{} {words}", count(*n as u64)))
-        .collect();
+    let parts: Vec<String> =
+        by_status.iter().map(|(words, n)| format!("{} {words}", count(*n as u64))).collect();
     let verb = if absent == 1 { "is" } else { "are" };
     Some(format!(
         "{} of {} {verb} not in the model: {}.",
@@ -68,20 +66,8 @@ pub(super) fn write(out: &mut String, sites: &[SiteReport]) {
             count(sites.len() as u64)
         );
     }
-    put!(
-        out,
-        "</caption>\n<thead><tr><th scope=\"col\">Site</th><th scope=\"col\">Status</th>"
-    );
-    for head in [
-        "Rows",
-        "Sent",
-        "Received",
-        "Time",
-        "Test rows",
-        "Federated",
-        "Balanced",
-        "Local only",
-    ] {
+    put!(out, "</caption>\n<thead><tr><th scope=\"col\">Site</th><th scope=\"col\">Status</th>");
+    for head in ["Rows", "Sent", "Received", "Time", "Test rows", "Federated", "Balanced", "Local only"] {
         put!(out, "<th scope=\"col\" class=\"num\">{head}</th>");
     }
     put!(out, "</tr></thead>\n<tbody>\n");
@@ -93,22 +79,10 @@ pub(super) fn write(out: &mut String, sites: &[SiteReport]) {
 
 fn write_row(out: &mut String, site: &SiteReport) {
     let (words, class) = status_words(&site.status);
-    put!(
-        out,
-        "<tr><th scope=\"row\"><bdi>{}</bdi></th>",
-        Escaped(&site.name)
-    );
-    put!(
-        out,
-        "<td><span class=\"status {class}\">{}</span>",
-        Escaped(words)
-    );
+    put!(out, "<tr><th scope=\"row\"><bdi>{}</bdi></th>", Escaped(&site.name));
+    put!(out, "<td><span class=\"status {class}\">{}</span>", Escaped(words));
     if let Some(reason) = site.reason.as_deref().filter(|r| !r.is_empty()) {
-        put!(
-            out,
-            "<span class=\"reason\"><bdi>{}</bdi></span>",
-            Escaped(reason)
-        );
+        put!(out, "<span class=\"reason\"><bdi>{}</bdi></span>", Escaped(reason));
     }
     put!(
         out,
@@ -134,11 +108,7 @@ fn write_absent(out: &mut String, sites: &[SiteReport]) {
     const REASONS_SHOWN: usize = 20;
     let mut groups: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for site in sites.iter().filter(|s| !is_in(s)) {
-        let reason = site
-            .reason
-            .as_deref()
-            .filter(|r| !r.is_empty())
-            .unwrap_or("no reason was given");
+        let reason = site.reason.as_deref().filter(|r| !r.is_empty()).unwrap_or("no reason was given");
         groups.entry((&site.status, reason)).or_default().push(&site.name);
     }
     if groups.is_empty() || sites.len() <= ABSENT_AT_A_GLANCE {

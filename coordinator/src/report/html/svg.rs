@@ -20,13 +20,7 @@ impl Svg {
         let mut head = String::new();
         put!(head, "<title id=\"{id}-title\">{}</title>", Escaped(title));
         put!(head, "<desc id=\"{id}-desc\">{}</desc>\n", Escaped(desc));
-        Self {
-            id,
-            width,
-            height,
-            head,
-            body: String::new(),
-        }
+        Self { id, width, height, head, body: String::new() }
     }
 
     pub(super) fn rect(&mut self, class: &str, (x, y): (f64, f64), (w, h): (f64, f64)) {
@@ -56,10 +50,7 @@ impl Svg {
     }
 
     pub(super) fn circle(&mut self, class: &str, (x, y): (f64, f64), r: f64) {
-        put!(
-            self.body,
-            "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\"/>\n"
-        );
+        put!(self.body, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r:.1}\"/>\n");
     }
 
     /// An open line through `points`.
@@ -78,11 +69,7 @@ impl Svg {
 
     /// Text with its baseline at `y`; the classes `end` and `mid` set the anchor.
     pub(super) fn text(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
-        put!(
-            self.body,
-            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>\n",
-            Escaped(text)
-        );
+        put!(self.body, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>\n", Escaped(text));
     }
 
     /// Text that climbs to the right from (x, y), for the column heads of a matrix.
@@ -103,13 +90,7 @@ impl Svg {
 
     /// The finished element.
     pub(super) fn finish(self) -> String {
-        let Self {
-            id,
-            width,
-            height,
-            head,
-            body,
-        } = self;
+        let Self { id, width, height, head, body } = self;
         format!(
             "<svg viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" \
              role=\"img\" \
@@ -134,11 +115,7 @@ impl Scale {
 
     pub(super) fn at(&self, value: f64) -> f64 {
         let span = self.hi - self.lo;
-        let t = if span > 0.0 {
-            ((value - self.lo) / span).clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
+        let t = if span > 0.0 { ((value - self.lo) / span).clamp(0.0, 1.0) } else { 0.0 };
         self.from + t * (self.to - self.from)
     }
 
@@ -155,10 +132,7 @@ impl Scale {
     /// Ticks at round shares, at most nine.
     pub(super) fn share_ticks(&self) -> Vec<f64> {
         let span = self.hi - self.lo;
-        let step = [0.02, 0.05, 0.1, 0.2]
-            .into_iter()
-            .find(|s| span / s < 8.5)
-            .unwrap_or(0.25);
+        let step = [0.02, 0.05, 0.1, 0.2].into_iter().find(|s| span / s < 8.5).unwrap_or(0.25);
         let first = (self.lo / step - 1e-9).ceil() as u32;
         let last = (self.hi / step + 1e-9).floor() as u32;
         (first..=last).map(|i| f64::from(i) * step).collect()

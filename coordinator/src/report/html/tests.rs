@@ -29,11 +29,7 @@ fn assert_balanced(page: &str) {
     let body = page.split_once("</style>").unwrap().1;
     for piece in body.split('<').skip(1) {
         let (tag, _) = piece.split_once('>').expect("a tag that ends");
-        let name = tag
-            .trim_start_matches('/')
-            .split([' ', '/', '\n'])
-            .next()
-            .unwrap();
+        let name = tag.trim_start_matches('/').split([' ', '/', '\n']).next().unwrap();
         if tag.starts_with('/') {
             if name == "head" {
                 continue; // opened before the style
@@ -53,9 +49,9 @@ fn every_sample_is_one_sound_self_contained_page() {
         let page = render(&report);
         assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
         assert_balanced(&page);
-        for outside in [
-            "<script", "<link", "<img", "@import", "url(", "http://", "https://", " src=", " href=",
-        ] {
+        for outside in
+            ["<script", "<link", "<img", "@import", "url(", "http://", "https://", " src=", " href="]
+        {
             assert!(!page.contains(outside), "{outside} in {}", report.run.name);
         }
         for number in ["NaN", "inf\"", ">inf", "Infinity"] {
@@ -70,11 +66,7 @@ fn every_sample_is_one_sound_self_contained_page() {
 #[test]
 fn ids_are_unique() {
     let page = render(&samples::many(12, 5));
-    let mut ids: Vec<&str> = page
-        .split(" id=\"")
-        .skip(1)
-        .filter_map(|s| s.split('"').next())
-        .collect();
+    let mut ids: Vec<&str> = page.split(" id=\"").skip(1).filter_map(|s| s.split('"').next()).collect();
     let all = ids.len();
     ids.sort_unstable();
     ids.dedup();
@@ -86,15 +78,7 @@ fn ids_are_unique() {
 fn outside_text_stays_text_wherever_it_stands() {
     const EVIL: &str = "</title></svg><script>alert(\"1\")</script>' onload='x\u{202e}\0&amp;";
     let mut report = samples::hospitals();
-    let Report {
-        run,
-        model,
-        metrics,
-        sites,
-        timing,
-        environment,
-        ..
-    } = &mut report;
+    let Report { run, model, metrics, sites, timing, environment, .. } = &mut report;
     for text in [
         &mut run.id,
         &mut run.name,
@@ -106,12 +90,7 @@ fn outside_text_stays_text_wherever_it_stands() {
         EVIL.clone_into(text);
     }
     EVIL.clone_into(&mut run.plan);
-    for text in [
-        &mut model.file,
-        &mut model.sha256,
-        &mut environment.version,
-        &mut environment.backend,
-    ] {
+    for text in [&mut model.file, &mut model.sha256, &mut environment.version, &mut environment.backend] {
         EVIL.clone_into(text);
     }
     model.pooled_sha256 = Some(EVIL.to_owned());
@@ -240,37 +219,18 @@ fn counts_and_names_of_different_length_do_no_harm() {
 
 #[test]
 fn shares_do_not_round_up_to_perfect() {
-    let shares = [
-        (0.9534, 1),
-        (0.99999, 1),
-        (1.0, 1),
-        (0.00001, 1),
-        (0.0, 0),
-        (0.999, 0),
-        (0.996, 2),
-    ];
+    let shares = [(0.9534, 1), (0.99999, 1), (1.0, 1), (0.00001, 1), (0.0, 0), (0.999, 0), (0.996, 2)];
     let texts = shares.map(|(share, decimals)| percent(share, decimals));
-    assert_eq!(
-        texts,
-        ["95.3%", ">99.9%", "100.0%", "<0.1%", "0%", ">99%", "99.60%"]
-    );
-    assert_eq!(
-        [0.1234, -0.05, 0.0, -0.00001].map(points),
-        ["+12.3", "−5.0", "0.0", "0.0"]
-    );
+    assert_eq!(texts, ["95.3%", ">99.9%", "100.0%", "<0.1%", "0%", ">99%", "99.60%"]);
+    assert_eq!([0.1234, -0.05, 0.0, -0.00001].map(points), ["+12.3", "−5.0", "0.0", "0.0"]);
 }
 
 #[test]
 fn quantities_read_well() {
-    assert_eq!(
-        [0, 999, 1000, 1_234_567].map(count),
-        ["0", "999", "1,000", "1,234,567"]
-    );
+    assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
     assert_eq!(
         [0, 999, 1000, 999_499, 999_500, 41_300_000, 512_000_000, u64::MAX].map(bytes),
-        [
-            "0 B", "999 B", "1.0 kB", "999 kB", "1.0 MB", "41.3 MB", "512 MB", "18447 PB"
-        ]
+        ["0 B", "999 B", "1.0 kB", "999 kB", "1.0 MB", "41.3 MB", "512 MB", "18447 PB"]
     );
     assert_eq!(
         [0.0, 0.0002, 0.25, 12.34, 75.0, 3725.0, 200_000.0, f64::NAN, -1.0].map(duration),
@@ -288,10 +248,7 @@ fn quantities_read_well() {
     );
     assert_eq!(moment("2025-11-23T09:14:02.518Z"), "2025-11-23 09:14:02 UTC");
     assert_eq!(moment("2025-11-23T09:14:02+02:00"), "2025-11-23 09:14:02 +02:00");
-    assert_eq!(
-        ["", "yesterday", "12T3", "Tééééééé"].map(moment),
-        ["", "yesterday", "12T3", "Tééééééé"]
-    );
+    assert_eq!(["", "yesterday", "12T3", "Tééééééé"].map(moment), ["", "yesterday", "12T3", "Tééééééé"]);
 }
 
 #[test]

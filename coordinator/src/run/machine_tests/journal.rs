@@ -14,10 +14,7 @@ fn a_journal_that_cannot_be_one_is_refused() {
         ("nothing", vec![]),
         ("no submission", vec![entry(0, Event::Aborted)]),
         ("a gap", vec![first(), entry(2, Event::Aborted)]),
-        (
-            "one twice",
-            vec![first(), entry(1, Event::Aborted), entry(1, Event::Resumed)],
-        ),
+        ("one twice", vec![first(), entry(1, Event::Aborted), entry(1, Event::Resumed)]),
     ] {
         let error = Run::replay(&journal).unwrap_err();
         assert_eq!(error.class, Class::Corrupt, "{what}");
@@ -30,20 +27,11 @@ fn a_journal_that_cannot_be_one_is_refused() {
 fn the_text_of_each_event_is_the_one_of_the_first_version() {
     let id = BlobId::new([0xab; 32], 7);
     let hex = format!("{}:7", "ab".repeat(32));
-    let spec = PhaseSpec {
-        spec: id,
-        inputs: vec![id],
-        ..phase("sums", "sums-1")
-    };
+    let spec = PhaseSpec { spec: id, inputs: vec![id], ..phase("sums", "sums-1") };
     let spec_text = format!(
         r#"{{"name":"sums","key":"sums-1","spec":"{hex}","inputs":["{hex}"],"releases":["sums"],"defines_model":true,"max_result_bytes":1000}}"#
     );
-    let delivery = Delivery {
-        blob: id,
-        bytes_up: 1,
-        bytes_down: 2,
-        seconds: 0.5,
-    };
+    let delivery = Delivery { blob: id, bytes_up: 1, bytes_down: 2, seconds: 0.5 };
     let table = [
         (
             submitted(&["a"], Some(1)),
@@ -53,55 +41,28 @@ fn the_text_of_each_event_is_the_one_of_the_first_version() {
             ),
         ),
         (
-            Event::Decided {
-                next: Next::Collect(spec),
-            },
+            Event::Decided { next: Next::Collect(spec) },
             format!(r#"{{"event":"decided","next":{{"collect":{spec_text}}}}}"#),
         ),
         (publish(), r#"{"event":"decided","next":"publish"}"#.to_owned()),
         (
-            Event::Delivered {
-                site: site("a"),
-                key: "k".into(),
-                delivery,
-            },
+            Event::Delivered { site: site("a"), key: "k".into(), delivery },
             format!(
                 r#"{{"event":"delivered","site":"a","key":"k","delivery":{{"blob":"{hex}","bytes_up":1,"bytes_down":2,"seconds":0.5}}}}"#
             ),
         ),
+        (declined("a"), r#"{"event":"declined","site":"a","reason":"a will not"}"#.to_owned()),
+        (deadline("k"), r#"{"event":"deadline_passed","key":"k"}"#.to_owned()),
         (
-            declined("a"),
-            r#"{"event":"declined","site":"a","reason":"a will not"}"#.to_owned(),
-        ),
-        (
-            deadline("k"),
-            r#"{"event":"deadline_passed","key":"k"}"#.to_owned(),
-        ),
-        (
-            Event::Reduced {
-                key: "k".into(),
-                output: id,
-            },
+            Event::Reduced { key: "k".into(), output: id },
             format!(r#"{{"event":"reduced","key":"k","output":"{hex}"}}"#),
         ),
-        (
-            Event::Published { publication: id },
-            format!(r#"{{"event":"published","publication":"{hex}"}}"#),
-        ),
-        (
-            Event::Failed { reason: "r".into() },
-            r#"{"event":"failed","reason":"r"}"#.to_owned(),
-        ),
+        (Event::Published { publication: id }, format!(r#"{{"event":"published","publication":"{hex}"}}"#)),
+        (Event::Failed { reason: "r".into() }, r#"{"event":"failed","reason":"r"}"#.to_owned()),
         (Event::Aborted, r#"{"event":"aborted"}"#.to_owned()),
         (Event::Resumed, r#"{"event":"resumed"}"#.to_owned()),
-        (
-            Event::Withdrawn { site: site("a") },
-            r#"{"event":"withdrawn","site":"a"}"#.to_owned(),
-        ),
-        (
-            Event::Added { site: site("a") },
-            r#"{"event":"added","site":"a"}"#.to_owned(),
-        ),
+        (Event::Withdrawn { site: site("a") }, r#"{"event":"withdrawn","site":"a"}"#.to_owned()),
+        (Event::Added { site: site("a") }, r#"{"event":"added","site":"a"}"#.to_owned()),
     ];
     for (event, text) in table {
         assert_eq!(serde_json::to_string(&event).unwrap(), text);

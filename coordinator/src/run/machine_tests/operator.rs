@@ -21,20 +21,10 @@ fn a_withdrawal_makes_a_version_without_the_site_and_keeps_the_old_publication()
     assert!(book.run.outputs.is_empty() && book.run.spans.is_empty());
     book.collect("survey");
     assert_eq!(book.stage(), ("reducing", "survey"), "nobody is asked again");
-    let left: Vec<_> = book
-        .run
-        .contributions("survey")
-        .into_iter()
-        .map(|c| c.0)
-        .collect();
+    let left: Vec<_> = book.run.contributions("survey").into_iter().map(|c| c.0).collect();
     assert_eq!(left, [site("a"), site("c")]);
-    assert!(
-        book.run.archive.contains_key("survey"),
-        "what the merge may start from"
-    );
-    book.reduce("survey").push(publish()).push(Event::Published {
-        publication: blob("second"),
-    });
+    assert!(book.run.archive.contains_key("survey"), "what the merge may start from");
+    book.reduce("survey").push(publish()).push(Event::Published { publication: blob("second") });
     assert_eq!(book.run.publications[&1], blob("publication"));
     assert_eq!(book.run.publications[&2], blob("second"));
 }
@@ -53,9 +43,7 @@ fn a_site_that_comes_back_is_asked_for_everything_anew() {
 fn a_site_that_was_late_is_taken_in_with_what_it_had_delivered() {
     let mut book = Book::open(&ABC, 2);
     book.collect("survey").deliver(&ABC, "survey").reduce("survey");
-    book.collect("sums")
-        .deliver(&["a", "b"], "sums")
-        .push(deadline("sums"));
+    book.collect("sums").deliver(&["a", "b"], "sums").push(deadline("sums"));
     assert_eq!(book.names(), ["a", "b"]);
     book.push(added("c")).collect("survey");
     assert_eq!(book.stage(), ("reducing", "survey"), "its survey is there");
@@ -66,14 +54,10 @@ fn a_site_that_was_late_is_taken_in_with_what_it_had_delivered() {
 #[test]
 fn resuming_asks_the_missing_again_and_leaves_the_withdrawn_out() {
     let mut book = Book::open(&["a", "b", "c", "d"], 2);
-    book.collect("survey")
-        .deliver(&["a", "b"], "survey")
-        .push(declined("c"));
+    book.collect("survey").deliver(&["a", "b"], "survey").push(declined("c"));
     book.push(withdrawn("d")).collect("survey");
     assert_eq!(book.stage(), ("reducing", "survey"));
-    book.push(Event::Failed {
-        reason: "the disk is full".into(),
-    });
+    book.push(Event::Failed { reason: "the disk is full".into() });
     assert_eq!(book.failure(), "the disk is full");
     book.push(Event::Resumed);
     assert_eq!(book.run.status, Status::Running);
@@ -114,10 +98,7 @@ fn a_plan_without_a_quorum_needs_all_that_were_not_withdrawn() {
     let mut book = Book::submit(&ABC, None);
     book.collect("survey").push(declined("c"));
     assert!(book.failure().contains("2 sites are left and 3 are needed"));
-    assert!(
-        book.run.can_withdraw(&site("c")).is_ok(),
-        "the operator may do without it"
-    );
+    assert!(book.run.can_withdraw(&site("c")).is_ok(), "the operator may do without it");
 }
 
 #[test]
@@ -126,10 +107,7 @@ fn a_quorum_of_the_plan_holds_for_the_operator_too() {
     book.collect("survey").push(declined("d")).push(withdrawn("c"));
     let error = book.run.can_withdraw(&site("b")).unwrap_err().to_string();
     assert!(error.contains("1 sites would be left"), "{error}");
-    assert!(
-        book.run.can_withdraw(&site("d")).is_ok(),
-        "it takes no part anyway"
-    );
+    assert!(book.run.can_withdraw(&site("d")).is_ok(), "it takes no part anyway");
 }
 
 #[test]

@@ -74,11 +74,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn histories(quorum: impl Strategy<Value = Option<usize>>, wanted: impl Fn(&Op) -> bool) {
     let strategy = (quorum, any::<bool>(), 0..=3usize, vec(op(), 0..=200));
-    let config = Config {
-        cases: 400,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&strategy, |(quorum, same_question, phases, ops)| {
             let mut world = World::new(quorum, same_question);

@@ -19,9 +19,7 @@ fn states() -> Vec<(&'static str, Book)> {
     let mut done = open();
     done.up_to_done(&ABC);
     let (mut failed, mut aborted) = (survey.clone(), survey.clone());
-    failed.push(Event::Failed {
-        reason: "it broke".into(),
-    });
+    failed.push(Event::Failed { reason: "it broke".into() });
     aborted.push(Event::Aborted);
     vec![
         ("deciding", open()),
@@ -63,11 +61,7 @@ fn an_event_that_does_not_fit_changes_nothing_but_the_count() {
             after.note(event.clone());
             let mut unchanged = book.run.clone();
             unchanged.events += 1;
-            assert_eq!(
-                after.run != unchanged,
-                fits.contains(&state),
-                "{event:?} in state {state}"
-            );
+            assert_eq!(after.run != unchanged, fits.contains(&state), "{event:?} in state {state}");
             check(&after.run);
         }
     }
@@ -84,21 +78,14 @@ fn a_run_goes_through_its_phases_to_the_end() {
     assert_eq!(book.run.awaited(), [site("b")]);
     book.deliver(&["b"], "survey");
     assert_eq!(book.stage(), ("reducing", "survey"));
-    let order: Vec<_> = book
-        .run
-        .contributions("survey")
-        .into_iter()
-        .map(|c| c.0)
-        .collect();
+    let order: Vec<_> = book.run.contributions("survey").into_iter().map(|c| c.0).collect();
     assert_eq!(order, ABC.map(site), "by name, whoever was first");
     book.reduce("survey");
     assert_eq!(book.stage(), ("deciding", ""));
     assert_eq!(book.run.outputs.len(), 1);
     assert_eq!(book.run.outputs[0].members, ABC.map(site));
     assert_eq!(book.run.archive["survey"], book.run.outputs[0]);
-    book.collect("evaluate")
-        .deliver(&ABC, "evaluate")
-        .reduce("evaluate");
+    book.collect("evaluate").deliver(&ABC, "evaluate").reduce("evaluate");
     book.push(publish());
     assert_eq!(book.stage(), ("publishing", ""));
     book.push(published());
@@ -138,22 +125,13 @@ fn the_stage_number_grows_with_every_stage_and_status_and_with_nothing_else() {
 fn a_site_that_declines_leaves_a_model_phase_and_is_only_missing_from_others() {
     let mut book = Book::open(&ABC, 2);
     book.collect("survey").push(declined("c"));
-    assert_eq!(
-        book.run.members[&site("c")],
-        Membership::Declined("c will not".into())
-    );
-    assert_eq!(
-        book.stage(),
-        ("collecting", "survey"),
-        "the others are still awaited"
-    );
+    assert_eq!(book.run.members[&site("c")], Membership::Declined("c will not".into()));
+    assert_eq!(book.stage(), ("collecting", "survey"), "the others are still awaited");
     book.deliver(&["a", "b"], "survey");
     assert_eq!(book.stage(), ("reducing", "survey"));
 
     let mut book = Book::open(&ABC, 3);
-    book.up_to_evaluation(&ABC)
-        .push(declined("c"))
-        .push(declined("b"));
+    book.up_to_evaluation(&ABC).push(declined("c")).push(declined("b"));
     assert_eq!(book.names(), ABC, "the model stands without these answers");
     assert_eq!(book.run.awaited(), [site("a")]);
     book.push(declined("a"));
@@ -171,11 +149,7 @@ fn a_site_that_leaves_after_an_earlier_phase_takes_its_earlier_answers_along() {
         assert_eq!(book.stage(), ("deciding", ""), "back to the first decision");
         assert!(book.run.outputs.is_empty());
         book.collect("survey");
-        assert_eq!(
-            book.stage(),
-            ("reducing", "survey"),
-            "what is there is not asked again"
-        );
+        assert_eq!(book.stage(), ("reducing", "survey"), "what is there is not asked again");
         assert_eq!(book.run.contributions("survey").len(), 2);
         book.reduce("survey").collect("sums");
         assert_eq!(book.stage(), ("reducing", "sums"));
@@ -186,25 +160,19 @@ fn a_site_that_leaves_after_an_earlier_phase_takes_its_earlier_answers_along() {
 #[test]
 fn a_deadline_goes_on_with_the_quorum_and_not_below_it() {
     let mut book = Book::open(&ABC, 2);
-    book.collect("survey")
-        .deliver(&["a", "b"], "survey")
-        .push(deadline("survey"));
+    book.collect("survey").deliver(&["a", "b"], "survey").push(deadline("survey"));
     assert_eq!(book.stage(), ("reducing", "survey"));
     assert!(matches!(book.run.members[&site("c")], Membership::Dropped(_)));
 
     let mut book = Book::open(&ABC, 2);
-    book.collect("survey")
-        .deliver(&["a"], "survey")
-        .push(deadline("survey"));
+    book.collect("survey").deliver(&["a"], "survey").push(deadline("survey"));
     for part in ["survey", "1 of 3", "2 are needed", "b, c", "run resume"] {
         assert!(book.failure().contains(part), "{part} in {}", book.failure());
     }
     assert_eq!(book.names(), ABC, "who was late may still come back");
 
     let mut book = Book::open(&ABC, 3);
-    book.up_to_evaluation(&ABC)
-        .deliver(&["b"], "evaluate")
-        .push(deadline("evaluate"));
+    book.up_to_evaluation(&ABC).deliver(&["b"], "evaluate").push(deadline("evaluate"));
     assert_eq!(book.stage(), ("reducing", "evaluate"), "figures need no quorum");
     assert_eq!(book.names(), ABC);
 }
@@ -213,12 +181,7 @@ fn a_deadline_goes_on_with_the_quorum_and_not_below_it() {
 fn a_decline_below_the_quorum_fails_and_says_who() {
     let mut book = Book::open(&ABC, 2);
     book.collect("survey").push(declined("b")).push(declined("c"));
-    for part in [
-        "1 sites are left",
-        "2 are needed",
-        "b: b will not",
-        "c: c will not",
-    ] {
+    for part in ["1 sites are left", "2 are needed", "b: b will not", "c: c will not"] {
         assert!(book.failure().contains(part), "{part} in {}", book.failure());
     }
     assert!(book.run.spans.iter().all(|span| span.closed_at.is_some()));
@@ -237,9 +200,7 @@ fn a_failure_names_a_few_of_many_sites() {
 #[test]
 fn what_becomes_of_an_answer() {
     let mut book = Book::open(&["a", "b", "c", "d", "e"], 2);
-    book.collect("survey")
-        .deliver(&["a"], "survey")
-        .push(declined("c"));
+    book.collect("survey").deliver(&["a"], "survey").push(declined("c"));
     book.push(Event::Withdrawn { site: site("e") }).collect("survey");
     let admit = |name: &str, key: &str| book.run.admit(&site(name), key);
     let late = |name: &str, key: &str| match admit(name, key) {
@@ -265,10 +226,7 @@ fn what_becomes_of_an_answer() {
 fn an_excused_site_that_answers_after_all_does_not_close_the_phase_early() {
     let mut book = Book::open(&ABC, 3);
     book.up_to_evaluation(&ABC).push(declined("a"));
-    assert!(matches!(
-        book.run.admit(&site("a"), "evaluate"),
-        Admission::Late(_)
-    ));
+    assert!(matches!(book.run.admit(&site("a"), "evaluate"), Admission::Late(_)));
     book.note(delivered("a", "evaluate"));
     book.note(delivered("b", "evaluate"));
     assert_eq!(book.stage(), ("collecting", "evaluate"));

@@ -12,12 +12,7 @@ fn client(sums: &Sums, gamma: f64) -> ClientUpdate {
     let corr = Mat::from_fn(dim, dim, |i, j| at(i, j) + if i == j { gamma } else { 0.0 });
     let cross = Mat::from_fn(dim, classes, |i, j| sums.cross()[i * classes + j] as f64 * unit);
     let weight = corr.partial_piv_lu().solve(cross);
-    ClientUpdate {
-        dim,
-        classes,
-        weight: finite(&weight, "C").unwrap(),
-        corr: finite(&corr, "C").unwrap(),
-    }
+    ClientUpdate { dim, classes, weight: finite(&weight, "C").unwrap(), corr: finite(&corr, "C").unwrap() }
 }
 
 /// Merges in a random binary tree: `picks` chooses which two are merged next.
@@ -78,15 +73,8 @@ proptest! {
 fn features_off_the_grid_still_import_as_plausible_sums() {
     // One row whose features are no multiples of 2^-14.
     let x = [0.123_456_789_f64, -0.3, 0.000_01, 0.9];
-    let corr = (0..16)
-        .map(|k| x[k / 4] * x[k % 4] + if k / 4 == k % 4 { 1.0 } else { 0.0 })
-        .collect();
-    let update = ClientUpdate {
-        dim: 4,
-        classes: 1,
-        weight: vec![0.1; 4],
-        corr,
-    };
+    let corr = (0..16).map(|k| x[k / 4] * x[k % 4] + if k / 4 == k % 4 { 1.0 } else { 0.0 }).collect();
+    let update = ClientUpdate { dim: 4, classes: 1, weight: vec![0.1; 4], corr };
     let sums = import(&update, 1.0, &[1], 1, BITS).unwrap();
     sums.validate(ONE).unwrap();
     let expected = (x[0] * x[3] * 2.0_f64.powi(28)).trunc();
@@ -102,61 +90,24 @@ fn impossible_updates_are_refused() {
         change(&mut bad);
         import(&bad, 1.0, &counts, rows, BITS).unwrap_err()
     };
-    assert!(matches!(
-        refused(&|u| u.corr[1] += 1e-3),
-        AnalyticError::NotSymmetric { row: 0, column: 1 }
-    ));
-    assert!(matches!(
-        refused(&|u| u.corr[4] = -5.0),
-        AnalyticError::Diagonal { index: 1, .. }
-    ));
-    assert!(matches!(
-        refused(&|u| u.corr[0] = f64::NAN),
-        AnalyticError::NotFinite { .. }
-    ));
-    assert!(matches!(
-        refused(&|u| u.weight[0] = f64::INFINITY),
-        AnalyticError::NotFinite { .. }
-    ));
-    assert!(matches!(
-        refused(&|u| u.weight[0] = 1e300),
-        AnalyticError::Overflow { what: "cross" }
-    ));
+    assert!(matches!(refused(&|u| u.corr[1] += 1e-3), AnalyticError::NotSymmetric { row: 0, column: 1 }));
+    assert!(matches!(refused(&|u| u.corr[4] = -5.0), AnalyticError::Diagonal { index: 1, .. }));
+    assert!(matches!(refused(&|u| u.corr[0] = f64::NAN), AnalyticError::NotFinite { .. }));
+    assert!(matches!(refused(&|u| u.weight[0] = f64::INFINITY), AnalyticError::NotFinite { .. }));
+    assert!(matches!(refused(&|u| u.weight[0] = 1e300), AnalyticError::Overflow { what: "cross" }));
     assert!(matches!(
         refused(&|u| (u.corr[1], u.corr[3]) = (1e3, 1e3)),
-        AnalyticError::OffDiagonal {
-            row: 0,
-            column: 1,
-            ..
-        }
+        AnalyticError::OffDiagonal { row: 0, column: 1, .. }
     ));
-    assert!(matches!(
-        refused(&|u| _ = u.corr.pop()),
-        AnalyticError::Length { what: "corr", .. }
-    ));
-    assert!(matches!(
-        import(&good, 1.0, &[1, 1], 3, BITS),
-        Err(AnalyticError::Counts { .. })
-    ));
-    assert!(matches!(
-        import(&good, -1.0, &counts, rows, BITS),
-        Err(AnalyticError::Ridge { .. })
-    ));
+    assert!(matches!(refused(&|u| _ = u.corr.pop()), AnalyticError::Length { what: "corr", .. }));
+    assert!(matches!(import(&good, 1.0, &[1, 1], 3, BITS), Err(AnalyticError::Counts { .. })));
+    assert!(matches!(import(&good, -1.0, &counts, rows, BITS), Err(AnalyticError::Ridge { .. })));
     assert_eq!(fold(&[]), Err(AnalyticError::NoUpdates));
     assert!(matches!(
         fold(&[good.clone(), client(&sums(1, 20, 4, 2), 1.0)]),
         Err(AnalyticError::Shape { what: "dim", .. })
     ));
-    assert_eq!(
-        remove_regularisation(&good, 0, 1.0, 1.0),
-        Err(AnalyticError::NoUpdates)
-    );
-    let singular = ClientUpdate {
-        corr: vec![0.0; 9],
-        ..good.clone()
-    };
-    assert!(matches!(
-        fold(&[singular.clone(), singular]),
-        Err(AnalyticError::Singular { .. })
-    ));
+    assert_eq!(remove_regularisation(&good, 0, 1.0, 1.0), Err(AnalyticError::NoUpdates));
+    let singular = ClientUpdate { corr: vec![0.0; 9], ..good.clone() };
+    assert!(matches!(fold(&[singular.clone(), singular]), Err(AnalyticError::Singular { .. })));
 }

@@ -5,9 +5,7 @@ use crate::sample::uniform;
 fn matrix(n: usize) -> Vec<f64> {
     let noise = uniform(n as u64, n * n);
     let at = |i: usize, j: usize| noise[i.min(j) * n + i.max(j)];
-    (0..n * n)
-        .map(|k| at(k / n, k % n) + if k / n == k % n { n as f64 } else { 0.0 })
-        .collect()
+    (0..n * n).map(|k| at(k / n, k % n) + if k / n == k % n { n as f64 } else { 0.0 }).collect()
 }
 
 /// The textbook loop, one element at a time.
@@ -51,9 +49,7 @@ fn factored(a: &[f64], n: usize) -> Result<Cholesky, BadPivot> {
 #[test]
 fn every_bit_is_that_of_the_textbook_loop() {
     // Around the edges of tiles, panels, task rows and depth, and large enough to go to the thread pool.
-    for n in [
-        1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 63, 64, 65, 71, 95, 96, 97, 127, 128, 129, 200, 257, 391,
-    ] {
+    for n in [1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 63, 64, 65, 71, 95, 96, 97, 127, 128, 129, 200, 257, 391] {
         let a = matrix(n);
         let ours = factored(&a, n).unwrap();
         let reference = naive_factor(&a, n);
@@ -80,10 +76,7 @@ fn one_thread_and_many_give_the_same_bits() {
     let n = 400;
     let a = matrix(n);
     let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let factor = factored(&a, n).unwrap();
             let mut b = uniform(3, factor.n * 40);

@@ -8,9 +8,7 @@ pub(super) const BLOCK: usize = 1024;
 
 /// Appends `values` as one block; there are at most [`BLOCK`].
 pub(super) fn write(values: &[i64], out: &mut Vec<u8>) {
-    let (smallest, largest) = values
-        .iter()
-        .fold((i64::MAX, i64::MIN), |(a, b), &v| (a.min(v), b.max(v)));
+    let (smallest, largest) = values.iter().fold((i64::MAX, i64::MIN), |(a, b), &v| (a.min(v), b.max(v)));
     let width = u64::BITS - (largest.wrapping_sub(smallest) as u64).leading_zeros();
     out.push(width as u8);
     out.extend_from_slice(&smallest.to_le_bytes());

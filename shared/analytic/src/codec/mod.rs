@@ -42,14 +42,10 @@ pub fn encode(sums: &Sums) -> Vec<u8> {
     out.extend_from_slice(&(dim as u32).to_le_bytes());
     out.extend_from_slice(&(classes as u32).to_le_bytes());
     out.extend_from_slice(&sums.rows().to_le_bytes());
-    sums.counts()
-        .iter()
-        .for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+    sums.counts().iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
     let mut block = Vec::with_capacity(blocks::BLOCK);
     let diagonal: Vec<i64> = (0..dim).map(|i| sums.gram()[packed_index(dim, i, i)]).collect();
-    diagonal
-        .chunks(blocks::BLOCK)
-        .for_each(|values| blocks::write(values, &mut out));
+    diagonal.chunks(blocks::BLOCK).for_each(|values| blocks::write(values, &mut out));
     for row in 0..dim {
         let start = packed_index(dim, row, row);
         let mut values = &sums.gram()[start + 1..start + dim - row];
@@ -66,9 +62,7 @@ pub fn encode(sums: &Sums) -> Vec<u8> {
     if !block.is_empty() {
         blocks::write(&block, &mut out);
     }
-    sums.cross()
-        .chunks(blocks::BLOCK)
-        .for_each(|values| blocks::write(values, &mut out));
+    sums.cross().chunks(blocks::BLOCK).for_each(|values| blocks::write(values, &mut out));
     out
 }
 
@@ -99,27 +93,15 @@ pub fn decode(bytes: &[u8], expected: &SumsShape) -> Result<Sums, AnalyticError>
 /// Adds encoded sums to `into` without a second copy of their size. Everything is checked in a first pass, so on an
 /// error `into` is unchanged.
 pub fn decode_add(bytes: &[u8], into: &mut Sums, max_abs: i64) -> Result<(), AnalyticError> {
-    let expected = SumsShape {
-        dim: into.dim,
-        classes: into.classes,
-        bits: into.bits,
-        max_abs,
-    };
+    let expected = SumsShape { dim: into.dim, classes: into.classes, bits: into.bits, max_abs };
     let (header, body) = read_header(bytes, &expected)?;
     let (rows, counts) = into.grown(header.rows, &header.counts)?;
     read_checked(body, &expected, &header, |place, values| {
         let overflows = add_overflows(into.part(place, values.len()), values);
-        if overflows {
-            Err(AnalyticError::Overflow { what: place.name() })
-        } else {
-            Ok(())
-        }
+        if overflows { Err(AnalyticError::Overflow { what: place.name() }) } else { Ok(()) }
     })?;
     read_body(body, &expected, |place, values| {
-        into.part_mut(place, values.len())
-            .iter_mut()
-            .zip(values)
-            .for_each(|(a, b)| *a += b);
+        into.part_mut(place, values.len()).iter_mut().zip(values).for_each(|(a, b)| *a += b);
         Ok(())
     })?;
     (into.rows, into.counts) = (rows, counts);
@@ -128,33 +110,19 @@ pub fn decode_add(bytes: &[u8], into: &mut Sums, max_abs: i64) -> Result<(), Ana
 
 /// Takes encoded sums out of `into`, as [`Sums::subtract`]. On an error `into` is unchanged.
 pub fn decode_subtract(bytes: &[u8], into: &mut Sums, max_abs: i64) -> Result<(), AnalyticError> {
-    let expected = SumsShape {
-        dim: into.dim,
-        classes: into.classes,
-        bits: into.bits,
-        max_abs,
-    };
+    let expected = SumsShape { dim: into.dim, classes: into.classes, bits: into.bits, max_abs };
     let (header, body) = read_header(bytes, &expected)?;
     let (rows, counts) = into.shrunk(header.rows, &header.counts)?;
     read_checked(body, &expected, &header, |place, values| {
         let held = into.part(place, values.len());
         if matches!(place, Place::Diagonal(_)) && held.iter().zip(values).any(|(a, b)| a < b) {
-            return Err(AnalyticError::NotContained {
-                what: "the diagonal of gram",
-            });
+            return Err(AnalyticError::NotContained { what: "the diagonal of gram" });
         }
         let overflows = subtract_overflows(held, values);
-        if overflows {
-            Err(AnalyticError::Overflow { what: place.name() })
-        } else {
-            Ok(())
-        }
+        if overflows { Err(AnalyticError::Overflow { what: place.name() }) } else { Ok(()) }
     })?;
     read_body(body, &expected, |place, values| {
-        into.part_mut(place, values.len())
-            .iter_mut()
-            .zip(values)
-            .for_each(|(a, b)| *a -= b);
+        into.part_mut(place, values.len()).iter_mut().zip(values).for_each(|(a, b)| *a -= b);
         Ok(())
     })?;
     (into.rows, into.counts) = (rows, counts);
@@ -202,45 +170,23 @@ impl Sums {
 /// Reads and checks the header; the rest are the blocks.
 fn read_header<'a>(bytes: &'a [u8], expected: &SumsShape) -> Result<(SumsHeader, &'a [u8]), AnalyticError> {
     expected.validate()?;
-    let truncated = || AnalyticError::Truncated {
-        section: "the header",
-    };
+    let truncated = || AnalyticError::Truncated { section: "the header" };
     let (fixed, rest) = bytes.split_first_chunk::<FIXED_HEADER>().ok_or_else(truncated)?;
     let [m0, m1, m2, m3, version, bits, z0, z1, sizes @ ..] = fixed;
     if [*m0, *m1, *m2, *m3] != *MAGIC {
-        return Err(AnalyticError::Format {
-            found: "another signature".to_owned(),
-        });
+        return Err(AnalyticError::Format { found: "another signature".to_owned() });
     }
     if *version != VERSION || [*z0, *z1] != [0, 0] {
-        return Err(AnalyticError::Format {
-            found: format!("version {version}, reserved bytes {z0} {z1}"),
-        });
+        return Err(AnalyticError::Format { found: format!("version {version}, reserved bytes {z0} {z1}") });
     }
     let number = |range: std::ops::Range<usize>| {
-        sizes[range]
-            .iter()
-            .rev()
-            .fold(0_u64, |n, byte| n << 8 | u64::from(*byte))
+        sizes[range].iter().rev().fold(0_u64, |n, byte| n << 8 | u64::from(*byte))
     };
     let (dim, classes, rows) = (number(0..4), number(4..8), number(8..16));
-    same_shape(
-        (expected.dim, expected.classes, expected.bits),
-        (dim, classes, u64::from(*bits)),
-    )?;
-    let (counts, body) = rest
-        .split_at_checked(8 * expected.classes)
-        .ok_or_else(truncated)?;
-    let counts = counts
-        .chunks_exact(8)
-        .map(|n| n.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)));
-    Ok((
-        SumsHeader {
-            rows,
-            counts: counts.collect(),
-        },
-        body,
-    ))
+    same_shape((expected.dim, expected.classes, expected.bits), (dim, classes, u64::from(*bits)))?;
+    let (counts, body) = rest.split_at_checked(8 * expected.classes).ok_or_else(truncated)?;
+    let counts = counts.chunks_exact(8).map(|n| n.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)));
+    Ok((SumsHeader { rows, counts: counts.collect() }, body))
 }
 
 /// Reads the blocks and checks their content on the way.
@@ -286,14 +232,8 @@ fn read_body(
         }
         Ok(())
     })?;
-    read_section(&mut rest, "cross", dim * classes, |start, values| {
-        sink(Place::Cross(start), values)
-    })?;
-    if rest.is_empty() {
-        Ok(())
-    } else {
-        Err(AnalyticError::Trailing { extra: rest.len() })
-    }
+    read_section(&mut rest, "cross", dim * classes, |start, values| sink(Place::Cross(start), values))?;
+    if rest.is_empty() { Ok(()) } else { Err(AnalyticError::Trailing { extra: rest.len() }) }
 }
 
 fn read_section(
@@ -307,9 +247,9 @@ fn read_section(
         let values = &mut block[..blocks::BLOCK.min(len - start)];
         blocks::read(rest, values).map_err(|bad| match bad {
             blocks::BadBlock::Truncated => AnalyticError::Truncated { section },
-            blocks::BadBlock::Width(width) => AnalyticError::Format {
-                found: format!("a block of {width} bits in {section}"),
-            },
+            blocks::BadBlock::Width(width) => {
+                AnalyticError::Format { found: format!("a block of {width} bits in {section}") }
+            }
         })?;
         sink(start, values)?;
     }

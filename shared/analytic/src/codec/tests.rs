@@ -4,12 +4,7 @@ use super::*;
 use crate::sample::{BITS, ONE, sums};
 
 fn shape(sums: &Sums) -> SumsShape {
-    SumsShape {
-        dim: sums.dim(),
-        classes: sums.classes(),
-        bits: BITS,
-        max_abs: ONE,
-    }
+    SumsShape { dim: sums.dim(), classes: sums.classes(), bits: BITS, max_abs: ONE }
 }
 
 #[test]
@@ -27,11 +22,7 @@ fn sums_survive_the_wire() {
 fn encoding_saves_at_least_a_third() {
     let sums = sums(1, 500, 200, 10);
     let raw = 8 * (sums.gram().len() + sums.cross().len());
-    assert!(
-        encode(&sums).len() * 3 < raw * 2,
-        "{} of {raw}",
-        encode(&sums).len()
-    );
+    assert!(encode(&sums).len() * 3 < raw * 2, "{} of {raw}", encode(&sums).len());
 }
 
 #[test]
@@ -59,19 +50,13 @@ fn a_bad_upload_leaves_the_total_as_it_was() {
     let last = bytes.len() - 1;
     bytes.truncate(last);
     let mut into = total.clone();
-    assert_eq!(
-        decode_add(&bytes, &mut into, ONE),
-        Err(AnalyticError::Truncated { section: "cross" })
-    );
+    assert_eq!(decode_add(&bytes, &mut into, ONE), Err(AnalyticError::Truncated { section: "cross" }));
     assert_eq!(into, total);
     into.gram[3] = i64::MAX;
     let held = into.clone();
     let mut other = sums(2, 30, 50, 3);
     other.gram[3] = 1;
-    assert_eq!(
-        decode_add(&encode(&other), &mut into, ONE),
-        Err(AnalyticError::Overflow { what: "gram" })
-    );
+    assert_eq!(decode_add(&encode(&other), &mut into, ONE), Err(AnalyticError::Overflow { what: "gram" }));
     assert_eq!(into, held);
 }
 
@@ -89,61 +74,25 @@ fn each_kind_of_damage_has_its_own_error() {
     assert!(matches!(damaged(&|b| b[0] = b'X'), AnalyticError::Format { .. }));
     assert!(matches!(damaged(&|b| b[4] = 2), AnalyticError::Format { .. }));
     assert!(matches!(damaged(&|b| b[6] = 1), AnalyticError::Format { .. }));
-    assert_eq!(
-        damaged(&|b| b[5] = 13),
-        AnalyticError::Shape {
-            what: "bits",
-            expected: 14,
-            got: 13
-        }
-    );
-    assert!(matches!(
-        damaged(&|b| b[8] += 1),
-        AnalyticError::Shape { what: "dim", .. }
-    ));
-    assert!(matches!(
-        damaged(&|b| b[15] = 255),
-        AnalyticError::Shape { what: "classes", .. }
-    ));
+    assert_eq!(damaged(&|b| b[5] = 13), AnalyticError::Shape { what: "bits", expected: 14, got: 13 });
+    assert!(matches!(damaged(&|b| b[8] += 1), AnalyticError::Shape { what: "dim", .. }));
+    assert!(matches!(damaged(&|b| b[15] = 255), AnalyticError::Shape { what: "classes", .. }));
     assert!(matches!(damaged(&|b| b[16] += 1), AnalyticError::Counts { .. }));
-    assert!(matches!(
-        damaged(&|b| b[23] = 255),
-        AnalyticError::TooManyRows { .. }
-    ));
+    assert!(matches!(damaged(&|b| b[23] = 255), AnalyticError::TooManyRows { .. }));
     assert_eq!(damaged(&|b| b.push(0)), AnalyticError::Trailing { extra: 1 });
-    assert!(matches!(
-        damaged(&|b| b.truncate(20)),
-        AnalyticError::Truncated {
-            section: "the header"
-        }
-    ));
+    assert!(matches!(damaged(&|b| b.truncate(20)), AnalyticError::Truncated { section: "the header" }));
     assert!(matches!(damaged(&|b| b[48] = 65), AnalyticError::Format { .. }));
     let plain = Sums::zero(2, 2, BITS);
-    assert_eq!(
-        decode(&encode(&plain), &self::shape(&plain)),
-        Err(AnalyticError::NoRows)
-    );
+    assert_eq!(decode(&encode(&plain), &self::shape(&plain)), Err(AnalyticError::NoRows));
 }
 
 #[test]
 fn a_short_message_does_not_get_a_large_buffer() {
-    let header = Sums {
-        rows: 1,
-        counts: vec![1],
-        ..Sums::zero(1, 1, BITS)
-    };
+    let header = Sums { rows: 1, counts: vec![1], ..Sums::zero(1, 1, BITS) };
     let mut bytes = encode(&header);
     bytes[8..12].copy_from_slice(&65_536_u32.to_le_bytes());
-    let expected = SumsShape {
-        dim: 65_536,
-        classes: 1,
-        bits: BITS,
-        max_abs: ONE,
-    };
-    assert_eq!(
-        decode(&bytes, &expected),
-        Err(AnalyticError::Truncated { section: "gram" })
-    );
+    let expected = SumsShape { dim: 65_536, classes: 1, bits: BITS, max_abs: ONE };
+    assert_eq!(decode(&bytes, &expected), Err(AnalyticError::Truncated { section: "gram" }));
 }
 
 proptest! {

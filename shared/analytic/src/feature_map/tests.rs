@@ -2,13 +2,7 @@ use super::*;
 use crate::sample::uniform;
 
 fn spec(input_dim: usize, map: FeatureMap, normalize: Normalize) -> FeatureSpec {
-    FeatureSpec {
-        input_dim,
-        map,
-        normalize,
-        bits: 14,
-        bias: false,
-    }
+    FeatureSpec { input_dim, map, normalize, bits: 14, bias: false }
 }
 
 fn identity(input_dim: usize, normalize: Normalize) -> Featurizer {
@@ -17,9 +11,7 @@ fn identity(input_dim: usize, normalize: Normalize) -> Featurizer {
 
 #[test]
 fn unit_rows_land_on_the_grid() {
-    let q = identity(2, Normalize::L2)
-        .quantise(&[3.0, 4.0, -0.5, 0.0, 0.0, 0.0], 3)
-        .unwrap();
+    let q = identity(2, Normalize::L2).quantise(&[3.0, 4.0, -0.5, 0.0, 0.0, 0.0], 3).unwrap();
     // 0.6 * 16384 = 9830.4, 0.8 * 16384 = 13107.2
     assert_eq!(q, [9830.0, 13107.0, -16384.0, 0.0, 0.0, 0.0]);
     assert!(q.iter().all(|v| v.to_bits() != (-0.0_f64).to_bits()));
@@ -29,28 +21,16 @@ fn unit_rows_land_on_the_grid() {
 fn extreme_rows_keep_their_direction() {
     let map = identity(2, Normalize::L2);
     for scale in [1e-300, 1e-160, 1.0, 1e160, 1e300] {
-        assert_eq!(
-            map.quantise(&[3.0 * scale, 4.0 * scale], 1).unwrap(),
-            [9830.0, 13107.0],
-            "{scale}"
-        );
+        assert_eq!(map.quantise(&[3.0 * scale, 4.0 * scale], 1).unwrap(), [9830.0, 13107.0], "{scale}");
     }
-    assert_eq!(
-        map.quantise(&[f64::MIN_POSITIVE * f64::EPSILON, 0.0], 1).unwrap(),
-        [16384.0, 0.0]
-    );
-    assert_eq!(
-        map.quantise(&[f64::MAX, f64::MAX], 1).unwrap(),
-        [11585.0, 11585.0]
-    );
+    assert_eq!(map.quantise(&[f64::MIN_POSITIVE * f64::EPSILON, 0.0], 1).unwrap(), [16384.0, 0.0]);
+    assert_eq!(map.quantise(&[f64::MAX, f64::MAX], 1).unwrap(), [11585.0, 11585.0]);
 }
 
 #[test]
 fn ties_go_to_even_without_normalisation() {
     let half = 0.5 / 16384.0;
-    let q = identity(4, Normalize::None)
-        .quantise(&[half, 3.0 * half, -half, 16.0], 1)
-        .unwrap();
+    let q = identity(4, Normalize::None).quantise(&[half, 3.0 * half, -half, 16.0], 1).unwrap();
     assert_eq!(q, [0.0, 2.0, 0.0, 262_144.0]);
 }
 
@@ -58,42 +38,14 @@ fn ties_go_to_even_without_normalisation() {
 fn bad_values_are_named() {
     let map = identity(2, Normalize::L2);
     let at = |x: &[f64]| map.quantise(x, 2).unwrap_err();
-    assert!(matches!(
-        at(&[1.0, 1.0, 1.0, f64::NAN]),
-        AnalyticError::NotFinite {
-            row: 1,
-            column: 1,
-            ..
-        }
-    ));
+    assert!(matches!(at(&[1.0, 1.0, 1.0, f64::NAN]), AnalyticError::NotFinite { row: 1, column: 1, .. }));
     assert!(matches!(
         at(&[1.0, f64::NEG_INFINITY, 1.0, 1.0]),
-        AnalyticError::NotFinite {
-            row: 0,
-            column: 1,
-            ..
-        }
+        AnalyticError::NotFinite { row: 0, column: 1, .. }
     ));
-    assert!(matches!(
-        at(&[1.0; 3]),
-        AnalyticError::Length {
-            expected: 4,
-            got: 3,
-            ..
-        }
-    ));
-    let error = identity(1, Normalize::None)
-        .quantise(&[1.0, 16.5], 2)
-        .unwrap_err();
-    assert_eq!(
-        error,
-        AnalyticError::OutOfBound {
-            row: 1,
-            column: 0,
-            value: 16.5,
-            bound: 16.0
-        }
-    );
+    assert!(matches!(at(&[1.0; 3]), AnalyticError::Length { expected: 4, got: 3, .. }));
+    let error = identity(1, Normalize::None).quantise(&[1.0, 16.5], 2).unwrap_err();
+    assert_eq!(error, AnalyticError::OutOfBound { row: 1, column: 0, value: 16.5, bound: 16.0 });
     assert!(error.to_string().contains("standardise"));
 }
 
@@ -102,10 +54,7 @@ fn the_bias_column_is_one_even_for_a_zero_row() {
     let mut with_bias = spec(2, FeatureMap::Identity, Normalize::L2);
     with_bias.bias = true;
     let map = Featurizer::new(&with_bias).unwrap();
-    assert_eq!(
-        map.quantise(&[0.0, 0.0, 1.0, 0.0], 2).unwrap(),
-        [0.0, 0.0, 16384.0, 16384.0, 0.0, 16384.0]
-    );
+    assert_eq!(map.quantise(&[0.0, 0.0, 1.0, 0.0], 2).unwrap(), [0.0, 0.0, 16384.0, 16384.0, 0.0, 16384.0]);
     assert_eq!(with_bias.output_dim(), 3);
 }
 
@@ -117,10 +66,7 @@ fn bounded_rows_never_exceed_the_unit_norm_in_integers() {
         let mut x = uniform(d as u64, 50 * d);
         x.extend(vec![1.0; d]);
         let q = bounded.quantise(&x, 51).unwrap();
-        let worst = q
-            .chunks(d)
-            .map(|row| row.iter().map(|v| v * v).sum::<f64>())
-            .fold(0.0, f64::max);
+        let worst = q.chunks(d).map(|row| row.iter().map(|v| v * v).sum::<f64>()).fold(0.0, f64::max);
         assert!(worst <= 2.0_f64.powi(28), "{d}: {worst}");
         assert_eq!(bounded.spec().row_norm_bound().to_bits(), 1.0_f64.to_bits());
     }
@@ -131,29 +77,20 @@ fn plain_unit_rows_stay_within_the_charged_bound() {
     let map = identity(300, Normalize::L2);
     let q = map.quantise(&uniform(5, 300 * 200), 200).unwrap();
     let bound = map.spec().row_norm_bound() * 16384.0;
-    assert!(
-        q.chunks(300)
-            .all(|row| row.iter().map(|v| v * v).sum::<f64>().sqrt() <= bound)
-    );
+    assert!(q.chunks(300).all(|row| row.iter().map(|v| v * v).sum::<f64>().sqrt() <= bound));
     assert!(q.iter().all(|v| v.abs() <= map.spec().max_abs() as f64));
 }
 
 #[test]
 fn a_random_map_gives_a_row_the_same_integers_in_any_batch() {
     for normalize in [Normalize::L2, Normalize::L2Bounded, Normalize::None] {
-        let map = Featurizer::new(&spec(
-            37,
-            FeatureMap::RandomRelu { width: 90, seed: 7 },
-            normalize,
-        ))
-        .unwrap();
+        let map =
+            Featurizer::new(&spec(37, FeatureMap::RandomRelu { width: 90, seed: 7 }, normalize)).unwrap();
         let x = uniform(1, 37 * 300);
         let whole = map.quantise(&x, 300).unwrap();
         for batch in [1, 7, 64] {
-            let parts: Vec<f64> = x
-                .chunks(batch * 37)
-                .flat_map(|x| map.quantise(x, x.len() / 37).unwrap())
-                .collect();
+            let parts: Vec<f64> =
+                x.chunks(batch * 37).flat_map(|x| map.quantise(x, x.len() / 37).unwrap()).collect();
             assert_eq!(parts, whole, "{normalize:?} in batches of {batch}");
         }
     }
@@ -194,10 +131,7 @@ fn unusable_specifications_are_refused() {
     let refused = |change: &dyn Fn(&mut FeatureSpec)| {
         let mut bad = good.clone();
         change(&mut bad);
-        assert!(
-            matches!(bad.validate(), Err(AnalyticError::Spec { .. })),
-            "{bad:?}"
-        );
+        assert!(matches!(bad.validate(), Err(AnalyticError::Spec { .. })), "{bad:?}");
     };
     refused(&|s| s.bits = 3);
     refused(&|s| s.bits = 21);

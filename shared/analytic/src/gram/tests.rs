@@ -55,62 +55,25 @@ fn bad_rows_are_refused_and_change_nothing() {
     accumulator.push(&[1.0, 2.0], &[1]).unwrap();
     for bad in [0.5, f64::NAN, f64::INFINITY, ONE as f64 + 1.0] {
         let error = accumulator.push(&[1.0, 1.0, 3.0, bad], &[0, 0]).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                AnalyticError::NotQuantised {
-                    row: 1,
-                    column: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, AnalyticError::NotQuantised { row: 1, column: 1, .. }), "{error}");
     }
     let label = accumulator.push(&[1.0, 1.0], &[2]).unwrap_err();
-    assert_eq!(
-        label,
-        AnalyticError::Label {
-            row: 0,
-            label: 2,
-            classes: 2
-        }
-    );
-    assert!(matches!(
-        accumulator.push(&[1.0], &[0]),
-        Err(AnalyticError::Length { .. })
-    ));
+    assert_eq!(label, AnalyticError::Label { row: 0, label: 2, classes: 2 });
+    assert!(matches!(accumulator.push(&[1.0], &[0]), Err(AnalyticError::Length { .. })));
     let sums = accumulator.finish();
     assert_eq!((sums.rows(), sums.gram()), (1, [1, 2, 4].as_slice()));
 }
 
 #[test]
 fn no_rows_give_zero_sums_and_rows_past_the_limit_are_refused() {
-    assert_eq!(
-        GramAccumulator::new(3, 2, BITS, ONE).unwrap().finish(),
-        Sums::zero(3, 2, BITS)
-    );
+    assert_eq!(GramAccumulator::new(3, 2, BITS, ONE).unwrap().finish(), Sums::zero(3, 2, BITS));
     let top = 1_i64 << 26;
     let mut accumulator = GramAccumulator::new(1, 1, 20, top).unwrap();
-    let limit = SumsShape {
-        dim: 1,
-        classes: 1,
-        bits: 20,
-        max_abs: top,
-    }
-    .max_rows() as usize;
+    let limit = SumsShape { dim: 1, classes: 1, bits: 20, max_abs: top }.max_rows() as usize;
     assert_eq!(limit, 1023);
-    accumulator
-        .push(&vec![top as f64; limit], &vec![0; limit])
-        .unwrap();
+    accumulator.push(&vec![top as f64; limit], &vec![0; limit]).unwrap();
     let error = accumulator.push(&[1.0], &[0]).unwrap_err();
-    assert_eq!(
-        error,
-        AnalyticError::TooManyRows {
-            rows: 1024,
-            limit: 1023
-        }
-    );
+    assert_eq!(error, AnalyticError::TooManyRows { rows: 1024, limit: 1023 });
     assert!(GramAccumulator::new(0, 1, 14, 1).is_err());
     assert!(GramAccumulator::new(1, 0, 14, 1).is_err());
 }

@@ -25,16 +25,7 @@ fn naive(c: &mut [f64], a: &[f64], strips: &[[f64; NR]], depth: usize) {
 fn run<const MR: usize>(arch: pulp::Arch, c: &mut [f64], a: &[f64], strips: &[[f64; NR]], depth: usize) {
     let tiles = pack::<MR>(ROWS, depth, |i, k| a[i * depth + k]);
     let (step, ldc, tiles) = (PhantomData::<Subtract>, STRIPS * NR, tiles.as_slice());
-    arch.dispatch(Product {
-        step,
-        c,
-        ldc,
-        col0: 0,
-        tiles,
-        strips,
-        depth,
-        wanted: |_, _| true,
-    });
+    arch.dispatch(Product { step, c, ldc, col0: 0, tiles, strips, depth, wanted: |_, _| true });
 }
 
 fn architectures() -> Vec<pulp::Arch> {
@@ -42,10 +33,7 @@ fn architectures() -> Vec<pulp::Arch> {
     let narrower = pulp::x86::V3::try_new().map(pulp::Arch::V3);
     #[cfg(not(target_arch = "x86_64"))]
     let narrower = None;
-    [Some(pulp::Arch::Scalar), narrower, Some(pulp::Arch::new())]
-        .into_iter()
-        .flatten()
-        .collect()
+    [Some(pulp::Arch::Scalar), narrower, Some(pulp::Arch::new())].into_iter().flatten().collect()
 }
 
 #[test]
@@ -61,10 +49,7 @@ fn every_vector_width_and_tile_gives_the_same_bits() {
                     4 => run::<4>(arch, &mut ours, &a, &strips, depth),
                     _ => run::<8>(arch, &mut ours, &a, &strips, depth),
                 }
-                let same = ours
-                    .iter()
-                    .zip(&expected)
-                    .all(|(x, y)| x.to_bits() == y.to_bits());
+                let same = ours.iter().zip(&expected).all(|(x, y)| x.to_bits() == y.to_bits());
                 assert!(same, "{arch:?}, {rows} rows a tile, depth {depth}");
             }
         }

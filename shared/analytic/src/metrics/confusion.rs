@@ -39,21 +39,14 @@ pub struct ClassMetrics {
 impl Confusion {
     /// No rows yet.
     pub fn new(classes: usize) -> Self {
-        Self {
-            classes,
-            counts: vec![0; classes * classes],
-        }
+        Self { classes, counts: vec![0; classes * classes] }
     }
 
     /// Counts received from a site, `[true, predicted]` row-major.
     pub fn from_counts(classes: usize, counts: Vec<u64>) -> Result<Self, AnalyticError> {
         let expected = classes.saturating_mul(classes);
         if counts.len() != expected {
-            return Err(AnalyticError::Length {
-                what: "the confusion matrix",
-                expected,
-                got: counts.len(),
-            });
+            return Err(AnalyticError::Length { what: "the confusion matrix", expected, got: counts.len() });
         }
         Ok(Self { classes, counts })
     }
@@ -77,11 +70,7 @@ impl Confusion {
     pub fn record(&mut self, truth: u32, predicted: u32) -> Result<(), AnalyticError> {
         for label in [truth, predicted] {
             if label as usize >= self.classes {
-                return Err(AnalyticError::Label {
-                    row: 0,
-                    label,
-                    classes: self.classes,
-                });
+                return Err(AnalyticError::Label { row: 0, label, classes: self.classes });
             }
         }
         self.counts[truth as usize * self.classes + predicted as usize] += 1;
@@ -93,26 +82,14 @@ impl Confusion {
     pub fn record_scores(&mut self, scores: &[f64], labels: &[u32]) -> Result<(), AnalyticError> {
         let (expected, classes) = (labels.len() * self.classes, self.classes);
         if scores.len() != expected {
-            return Err(AnalyticError::Length {
-                what: "the scores",
-                expected,
-                got: scores.len(),
-            });
+            return Err(AnalyticError::Length { what: "the scores", expected, got: scores.len() });
         }
         if let Some(row) = labels.iter().position(|&l| l as usize >= classes) {
-            return Err(AnalyticError::Label {
-                row,
-                label: labels[row],
-                classes,
-            });
+            return Err(AnalyticError::Label { row, label: labels[row], classes });
         }
         if let Some(at) = scores.iter().position(|s| s.is_nan()) {
             let (row, column) = (at / classes, at % classes);
-            return Err(AnalyticError::NotFinite {
-                row,
-                column,
-                value: scores[at].to_string(),
-            });
+            return Err(AnalyticError::NotFinite { row, column, value: scores[at].to_string() });
         }
         for (row, &truth) in scores.chunks_exact(classes).zip(labels) {
             let best = (1..classes).fold(0, |best, c| if row[c] > row[best] { c } else { best });
@@ -125,22 +102,11 @@ impl Confusion {
     pub fn add(&mut self, other: &Self) -> Result<(), AnalyticError> {
         if self.classes != other.classes {
             let (expected, got) = (self.classes as u64, other.classes as u64);
-            return Err(AnalyticError::Shape {
-                what: "classes",
-                expected,
-                got,
-            });
+            return Err(AnalyticError::Shape { what: "classes", expected, got });
         }
-        let sums = self
-            .counts
-            .iter()
-            .zip(&other.counts)
-            .map(|(a, b)| a.checked_add(*b))
-            .collect();
+        let sums = self.counts.iter().zip(&other.counts).map(|(a, b)| a.checked_add(*b)).collect();
         let sums: Option<Vec<u64>> = sums;
-        self.counts = sums.ok_or(AnalyticError::Overflow {
-            what: "a confusion count",
-        })?;
+        self.counts = sums.ok_or(AnalyticError::Overflow { what: "a confusion count" })?;
         Ok(())
     }
 
@@ -153,11 +119,7 @@ impl Confusion {
     /// Mean recall over the classes that occur; `None` without rows.
     pub fn balanced_accuracy(&self) -> Option<f64> {
         let recalls: Vec<f64> = self.per_class().iter().filter_map(|m| m.recall).collect();
-        if recalls.is_empty() {
-            None
-        } else {
-            Some(recalls.iter().sum::<f64>() / recalls.len() as f64)
-        }
+        if recalls.is_empty() { None } else { Some(recalls.iter().sum::<f64>() / recalls.len() as f64) }
     }
 
     /// Metrics of each class.
@@ -168,22 +130,14 @@ impl Confusion {
                 let right = self.counts[c * self.classes + c];
                 let support = total(&mut self.counts[c * self.classes..][..self.classes].iter().copied());
                 let predicted = total(&mut self.counts.iter().skip(c).step_by(self.classes).copied());
-                ClassMetrics {
-                    support,
-                    recall: ratio(right, support),
-                    precision: ratio(right, predicted),
-                }
+                ClassMetrics { support, recall: ratio(right, support), precision: ratio(right, predicted) }
             })
             .collect()
     }
 }
 
 fn ratio(part: u64, whole: u64) -> Option<f64> {
-    if whole == 0 {
-        None
-    } else {
-        Some(part as f64 / whole as f64)
-    }
+    if whole == 0 { None } else { Some(part as f64 / whole as f64) }
 }
 
 #[cfg(test)]
@@ -201,18 +155,8 @@ mod tests {
         assert_eq!(c.accuracy(), Some(4.0 / 6.0));
         assert_eq!(c.balanced_accuracy(), Some(f64::midpoint(0.75, 0.5)));
         let class = &c.per_class()[0];
-        assert_eq!(
-            (class.support, class.recall, class.precision),
-            (4, Some(0.75), Some(0.75))
-        );
-        assert_eq!(
-            c.per_class()[2],
-            ClassMetrics {
-                support: 0,
-                recall: None,
-                precision: None
-            }
-        );
+        assert_eq!((class.support, class.recall, class.precision), (4, Some(0.75), Some(0.75)));
+        assert_eq!(c.per_class()[2], ClassMetrics { support: 0, recall: None, precision: None });
     }
 
     #[test]
@@ -224,10 +168,7 @@ mod tests {
             c.record_scores(&[f64::NAN, 0.0], &[0]),
             Err(AnalyticError::NotFinite { row: 0, .. })
         ));
-        assert!(matches!(
-            c.record_scores(&[1.0, 0.0], &[2]),
-            Err(AnalyticError::Label { label: 2, .. })
-        ));
+        assert!(matches!(c.record_scores(&[1.0, 0.0], &[2]), Err(AnalyticError::Label { label: 2, .. })));
         assert_eq!(c.rows(), 2);
     }
 

@@ -14,10 +14,7 @@ pub struct ScoreHistogram {
 /// Bins that hold something: a site's few hundred test rows fill few of the thousands of bins.
 impl From<ScoreHistogram> for Vec<(u32, u64)> {
     fn from(histogram: ScoreHistogram) -> Self {
-        (0..)
-            .zip(histogram.counts)
-            .filter(|(_, count)| *count > 0)
-            .collect()
+        (0..).zip(histogram.counts).filter(|(_, count)| *count > 0).collect()
     }
 }
 
@@ -28,14 +25,11 @@ impl TryFrom<Vec<(u32, u64)>> for ScoreHistogram {
         let mut histogram = Self::new();
         let expected = histogram.counts.len();
         for (bin, count) in filled {
-            let slot = histogram
-                .counts
-                .get_mut(bin as usize)
-                .ok_or(AnalyticError::Length {
-                    what: "the score histogram",
-                    expected,
-                    got: bin as usize,
-                })?;
+            let slot = histogram.counts.get_mut(bin as usize).ok_or(AnalyticError::Length {
+                what: "the score histogram",
+                expected,
+                got: bin as usize,
+            })?;
             *slot = slot.saturating_add(count);
         }
         Ok(histogram)
@@ -55,20 +49,14 @@ impl ScoreHistogram {
 
     /// No rows yet.
     pub fn new() -> Self {
-        Self {
-            counts: vec![0; 2 * Self::BINS],
-        }
+        Self { counts: vec![0; 2 * Self::BINS] }
     }
 
     /// Counts received from a site, `[2, BINS]` row-major.
     pub fn from_counts(counts: Vec<u64>) -> Result<Self, AnalyticError> {
         if counts.len() != 2 * Self::BINS {
             let (expected, got) = (2 * Self::BINS, counts.len());
-            return Err(AnalyticError::Length {
-                what: "the score histogram",
-                expected,
-                got,
-            });
+            return Err(AnalyticError::Length { what: "the score histogram", expected, got });
         }
         Ok(Self { counts })
     }
@@ -81,19 +69,11 @@ impl ScoreHistogram {
     /// Counts one row by its two scores. `row` of an error is 0.
     pub fn record(&mut self, truth: u32, scores: [f64; 2]) -> Result<(), AnalyticError> {
         if truth > 1 {
-            return Err(AnalyticError::Label {
-                row: 0,
-                label: truth,
-                classes: 2,
-            });
+            return Err(AnalyticError::Label { row: 0, label: truth, classes: 2 });
         }
         let margin = scores[1] - scores[0];
         if margin.is_nan() {
-            return Err(AnalyticError::NotFinite {
-                row: 0,
-                column: 0,
-                value: margin.to_string(),
-            });
+            return Err(AnalyticError::NotFinite { row: 0, column: 0, value: margin.to_string() });
         }
         let place = (margin.clamp(-Self::LIMIT, Self::LIMIT) + Self::LIMIT) / (2.0 * Self::LIMIT);
         let bin = ((place * Self::BINS as f64) as usize).min(Self::BINS - 1);
@@ -103,15 +83,9 @@ impl ScoreHistogram {
 
     /// Adds another site's counts; unchanged on an error.
     pub fn add(&mut self, other: &Self) -> Result<(), AnalyticError> {
-        let sums: Option<Vec<u64>> = self
-            .counts
-            .iter()
-            .zip(&other.counts)
-            .map(|(a, b)| a.checked_add(*b))
-            .collect();
-        self.counts = sums.ok_or(AnalyticError::Overflow {
-            what: "a histogram count",
-        })?;
+        let sums: Option<Vec<u64>> =
+            self.counts.iter().zip(&other.counts).map(|(a, b)| a.checked_add(*b)).collect();
+        self.counts = sums.ok_or(AnalyticError::Overflow { what: "a histogram count" })?;
         Ok(())
     }
 
@@ -127,11 +101,7 @@ impl ScoreHistogram {
             below += n;
             total += p;
         }
-        if below == 0 || total == 0 {
-            None
-        } else {
-            Some(twice / (2.0 * below as f64 * total as f64))
-        }
+        if below == 0 || total == 0 { None } else { Some(twice / (2.0 * below as f64 * total as f64)) }
     }
 }
 
@@ -159,10 +129,7 @@ mod tests {
         assert_eq!(histogram(&[(1, -1.0), (0, 1.0)]).auc(), Some(0.0));
         assert_eq!(histogram(&[(0, 0.5), (1, 0.5)]).auc(), Some(0.5));
         // Pairs: (.5 > 0) 1, (.5 = .5) 1/2, (1 > 0) 1, (1 > .5) 1.
-        assert_eq!(
-            histogram(&[(0, 0.0), (0, 0.5), (1, 0.5), (1, 1.0)]).auc(),
-            Some(0.875)
-        );
+        assert_eq!(histogram(&[(0, 0.0), (0, 0.5), (1, 0.5), (1, 1.0)]).auc(), Some(0.875));
     }
 
     #[test]

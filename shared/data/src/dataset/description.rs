@@ -52,11 +52,7 @@ impl fmt::Display for Description {
             self.kind, self.rows, self.rows_train, self.rows_test
         )?;
         for column in self.columns.iter().take(SHOWN) {
-            write!(
-                f,
-                "  {:<20} {:<12} missing {:<6}",
-                column.name, column.kind, column.missing
-            )?;
+            write!(f, "  {:<20} {:<12} missing {:<6}", column.name, column.kind, column.missing)?;
             match (column.min, column.max, column.levels) {
                 (Some(min), Some(max), _) => writeln!(f, " {min} to {max}")?,
                 (_, _, Some(levels)) => writeln!(f, " {levels} levels")?,
@@ -81,11 +77,8 @@ impl fmt::Display for Description {
 
 fn listed(counts: &BTreeMap<String, u64>) -> String {
     const SHOWN: usize = 20;
-    let mut names: Vec<_> = counts
-        .iter()
-        .take(SHOWN)
-        .map(|(name, rows)| format!("{name} ({rows})"))
-        .collect();
+    let mut names: Vec<_> =
+        counts.iter().take(SHOWN).map(|(name, rows)| format!("{name} ({rows})")).collect();
     if counts.len() > SHOWN {
         names.push(format!("and {} more", counts.len() - SHOWN));
     }
@@ -137,14 +130,9 @@ fn counts(levels: &Levels) -> BTreeMap<String, u64> {
 }
 
 fn range(values: impl Iterator<Item = f64>) -> (Option<f64>, Option<f64>) {
-    values
-        .filter(|v| !v.is_nan())
-        .fold((None, None), |(min, max), v| {
-            (
-                Some(min.map_or(v, |m: f64| m.min(v))),
-                Some(max.map_or(v, |m: f64| m.max(v))),
-            )
-        })
+    values.filter(|v| !v.is_nan()).fold((None, None), |(min, max), v| {
+        (Some(min.map_or(v, |m: f64| m.min(v))), Some(max.map_or(v, |m: f64| m.max(v))))
+    })
 }
 
 impl Column {

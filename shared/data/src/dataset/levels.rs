@@ -79,27 +79,18 @@ impl Levels {
 
     /// The name of every row.
     pub fn iter(&self) -> impl Iterator<Item = Option<&str>> + '_ {
-        self.codes()
-            .map(|code| code.map(|code| self.names[code as usize].as_str()))
+        self.codes().map(|code| code.map(|code| self.names[code as usize].as_str()))
     }
 
     /// The names that some row has.
     pub(crate) fn used(&self) -> BTreeSet<&str> {
         let mut used = vec![false; self.names.len()];
         self.codes().flatten().for_each(|code| used[code as usize] = true);
-        self.names
-            .iter()
-            .zip(used)
-            .filter(|(_, used)| *used)
-            .map(|(name, _)| name.as_str())
-            .collect()
+        self.names.iter().zip(used).filter(|(_, used)| *used).map(|(name, _)| name.as_str()).collect()
     }
 
     pub(crate) fn subset(&self, rows: &[usize]) -> Self {
-        Self {
-            names: self.names.clone(),
-            codes: rows.iter().map(|&row| self.codes[row]).collect(),
-        }
+        Self { names: self.names.clone(), codes: rows.iter().map(|&row| self.codes[row]).collect() }
     }
 
     /// Hashes the names, not the indices: two interned forms of the same rows are the same content.

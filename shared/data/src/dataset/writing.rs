@@ -20,10 +20,7 @@ impl Dataset {
             Records::Table(columns) => {
                 let path = dir.join("records.csv");
                 write_table(&path, columns, self.len())?;
-                Ok(Source::Table {
-                    path: Some(path),
-                    asset: None,
-                })
+                Ok(Source::Table { path: Some(path), asset: None })
             }
             Records::Dense { dim, values } => {
                 let path = dir.join("records.safetensors");
@@ -33,10 +30,7 @@ impl Dataset {
             Records::Text(texts) => {
                 let path = dir.join("records.jsonl");
                 self.write_text(&path, texts)?;
-                Ok(Source::Text {
-                    path: Some(path),
-                    asset: None,
-                })
+                Ok(Source::Text { path: Some(path), asset: None })
             }
         }
     }
@@ -85,14 +79,7 @@ impl Dataset {
                 }
             };
             put("id", text.id.as_deref());
-            put(
-                "split",
-                Some(if self.split[row] == Split::Test {
-                    "test"
-                } else {
-                    "train"
-                }),
-            );
+            put("split", Some(if self.split[row] == Split::Test { "test" } else { "train" }));
             put("text", Some(&text.body));
             put("label", self.labels.get(row));
             put("answer", text.answer.as_deref());
@@ -106,15 +93,10 @@ impl Dataset {
 fn write_table(path: &Path, columns: &[Column], rows: usize) -> Result<(), DataError> {
     let fail = |e: csv::Error| DataError::write(path, e.into());
     let mut out = csv::Writer::from_path(path).map_err(fail)?;
-    out.write_record(columns.iter().map(|column| &column.name))
-        .map_err(fail)?;
+    out.write_record(columns.iter().map(|column| &column.name)).map_err(fail)?;
     for row in 0..rows {
-        out.write_record(
-            columns
-                .iter()
-                .map(|column| column.cells.get(row).unwrap_or_default()),
-        )
-        .map_err(fail)?;
+        out.write_record(columns.iter().map(|column| column.cells.get(row).unwrap_or_default()))
+            .map_err(fail)?;
     }
     out.flush().map_err(|e| DataError::write(path, e))
 }

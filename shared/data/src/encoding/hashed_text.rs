@@ -12,10 +12,7 @@ const PRIME: u64 = 0x0000_0100_0000_01b3;
 pub(super) fn encode(text: &str, out: &mut [f64]) {
     let lower = text.to_lowercase();
     let mut previous: Option<u64> = None;
-    for word in lower
-        .split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-    {
+    for word in lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
         let alone = fnv(OFFSET, word.as_bytes());
         count(alone, out);
         if let Some(previous) = previous {
@@ -32,9 +29,7 @@ pub(super) fn encode(text: &str, out: &mut [f64]) {
 }
 
 fn fnv(state: u64, bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(state, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+    bytes.iter().fold(state, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 fn mix(mut hash: u64) -> u64 {

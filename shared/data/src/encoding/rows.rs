@@ -7,10 +7,9 @@ use crate::{DataError, Dataset};
 /// Refuses rows that are not there.
 pub(super) fn check(dataset: &Dataset, rows: &[usize]) -> Result<(), DataError> {
     match rows.iter().find(|&&row| row >= dataset.len()) {
-        Some(row) => Err(DataError::Encoding(format!(
-            "row {row} is asked for, the data have {}",
-            dataset.len()
-        ))),
+        Some(row) => {
+            Err(DataError::Encoding(format!("row {row} is asked for, the data have {}", dataset.len())))
+        }
         None => Ok(()),
     }
 }
@@ -41,9 +40,7 @@ impl Encoding {
                 }
                 Ok(inputs)
             }
-            _ => Err(DataError::Encoding(
-                "the data are of another kind than the model was made from".into(),
-            )),
+            _ => Err(DataError::Encoding("the data are of another kind than the model was made from".into())),
         }
     }
 
@@ -58,13 +55,7 @@ impl Encoding {
         let mut offset = 0;
         for column in columns {
             match column {
-                ColumnEncoding::Numeric {
-                    name,
-                    mean,
-                    std,
-                    fill,
-                    indicator,
-                } => {
+                ColumnEncoding::Numeric { name, mean, std, fill, indicator } => {
                     let Reading::Number(numbers) = &dataset.column(name)?.reading else {
                         return Err(misread(name, "numbers"));
                     };
@@ -119,11 +110,7 @@ fn places(column: &Column, categories: &[String]) -> Result<Vec<Option<usize>>, 
         return Err(misread(&column.name, "names"));
     };
     let place = |(level, &missing): (&String, &bool)| {
-        if missing {
-            missing_category(categories)
-        } else {
-            categories.binary_search(level).ok()
-        }
+        if missing { missing_category(categories) } else { categories.binary_search(level).ok() }
     };
     Ok(column.cells.names().iter().zip(missing).map(place).collect())
 }
@@ -162,11 +149,7 @@ fn gather<T: Copy>(
         match moments {
             None => inputs.extend(row),
             Some(Moments { mean, std }) => {
-                inputs.extend(
-                    row.zip(mean)
-                        .zip(std)
-                        .map(|((v, &mean), &std)| standardized(v, mean, std)),
-                );
+                inputs.extend(row.zip(mean).zip(std).map(|((v, &mean), &std)| standardized(v, mean, std)));
             }
         }
     }

@@ -8,11 +8,7 @@ fn table() -> Dataset {
     let missing = cells.names().iter().map(String::is_empty).collect();
     Dataset {
         records: Records::Table(vec![
-            Column {
-                name: "c".into(),
-                cells,
-                reading: Reading::Name(missing),
-            },
+            Column { name: "c".into(), cells, reading: Reading::Name(missing) },
             Column {
                 name: "v".into(),
                 cells: Levels::new([Some("1"), Some("3"), Some(""), Some("9")]),
@@ -26,11 +22,7 @@ fn table() -> Dataset {
 }
 
 fn schema(numeric: MissingNumeric, categorical: MissingCategorical) -> Schema {
-    let mut schema = Schema {
-        numeric: vec!["v".into()],
-        categorical: vec!["c".into()],
-        ..Schema::default()
-    };
+    let mut schema = Schema { numeric: vec!["v".into()], categorical: vec!["c".into()], ..Schema::default() };
     schema.missing.numeric = numeric;
     schema.missing.categorical = categorical;
     schema
@@ -61,38 +53,21 @@ fn numbers_are_standardised_names_one_hot_and_unknown_names_zero() {
         ["9", "10"],
         "whole numbers sort as numbers; a class of test rows alone is unknown"
     );
-    assert_eq!(
-        encoding.labels(&table(), &[3, 0, 1]).unwrap(),
-        [None, Some(1), Some(0)]
-    );
+    assert_eq!(encoding.labels(&table(), &[3, 0, 1]).unwrap(), [None, Some(1), Some(0)]);
 }
 
 #[test]
 fn missing_numbers_follow_the_schema() {
-    let (encoding, inputs) = encode(
-        &schema(MissingNumeric::Indicator, MissingCategorical::Zero),
-        false,
-    );
+    let (encoding, inputs) = encode(&schema(MissingNumeric::Indicator, MissingCategorical::Zero), false);
     assert_eq!(encoding.input_names(), ["v", "v (missing)", "c=a", "c=b"]);
     assert_eq!(inputs[4..12], [3.0, 0.0, 0.0, 0.0, 2.0, 1.0, 1.0, 0.0]);
     let (_, inputs) = encode(&schema(MissingNumeric::Zero, MissingCategorical::Zero), true);
     assert_eq!(inputs[6..7], [-2.0], "zero before standardising");
     let refusing = schema(MissingNumeric::Refuse, MissingCategorical::Zero);
-    assert!(
-        survey(&table(), &refusing, false)
-            .unwrap_err()
-            .to_string()
-            .contains("lacks 1")
-    );
+    assert!(survey(&table(), &refusing, false).unwrap_err().to_string().contains("lacks 1"));
     let complete = survey(&table().subset(&[0, 1]), &refusing, true).unwrap();
     let encoding = Encoding::decide(&complete, &refusing, true).unwrap();
-    assert!(
-        encoding
-            .inputs(&table(), &[2])
-            .unwrap_err()
-            .to_string()
-            .contains("row 3, column v")
-    );
+    assert!(encoding.inputs(&table(), &[2]).unwrap_err().to_string().contains("row 3, column v"));
 }
 
 #[test]
@@ -100,15 +75,9 @@ fn an_encoding_does_not_depend_on_who_holds_the_rows_and_survives_json() {
     let schema = schema(MissingNumeric::Mean, MissingCategorical::Level);
     let (whole, _) = encode(&schema, true);
     let data = table();
-    for groups in [
-        [vec![0], vec![1, 2, 3]],
-        [vec![3, 2], vec![1, 0]],
-        [vec![0, 1, 2, 3], vec![]],
-    ] {
+    for groups in [[vec![0], vec![1, 2, 3]], [vec![3, 2], vec![1, 0]], [vec![0, 1, 2, 3], vec![]]] {
         let mut merged = survey(&data.subset(&groups[0]), &schema, true).unwrap();
-        merged
-            .merge(&survey(&data.subset(&groups[1]), &schema, true).unwrap())
-            .unwrap();
+        merged.merge(&survey(&data.subset(&groups[1]), &schema, true).unwrap()).unwrap();
         assert_eq!(Encoding::decide(&merged, &schema, true).unwrap(), whole);
     }
     let json = serde_json::to_string(&whole).unwrap();
@@ -140,9 +109,7 @@ fn what_does_not_fit_is_an_error() {
     let data = dense(Values::F64(vec![1.0, 2.0]), 1, 2);
     let narrow = dense(Values::F64(vec![1.0]), 1, 1);
     let counted = survey(&data, &Schema::default(), false).unwrap();
-    let error = Encoding::decide(&counted, &Schema::default(), true)
-        .unwrap_err()
-        .to_string();
+    let error = Encoding::decide(&counted, &Schema::default(), true).unwrap_err().to_string();
     assert!(error.contains("no sums"), "{error}");
     let encoding = Encoding::decide(&counted, &Schema::default(), false).unwrap();
     assert!(encoding.inputs(&narrow, &[0]).is_err() && encoding.inputs(&table(), &[0]).is_err());
@@ -153,17 +120,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(Encoding::decide(&empty, &Schema::default(), false).is_err());
     let foreign = schema(MissingNumeric::Mean, MissingCategorical::Level);
     let tables = survey(&table(), &foreign, true).unwrap();
-    assert!(
-        Encoding::decide(
-            &tables,
-            &Schema {
-                numeric: vec!["w".into()],
-                ..foreign
-            },
-            true
-        )
-        .is_err()
-    );
+    assert!(Encoding::decide(&tables, &Schema { numeric: vec!["w".into()], ..foreign }, true).is_err());
 }
 
 #[test]
@@ -191,19 +148,12 @@ fn damaged_encodings_are_refused() {
 #[test]
 fn texts_are_hashed_to_the_width_of_the_schema() {
     let data = Dataset {
-        records: Records::Text(vec![Text {
-            id: None,
-            body: "my card".into(),
-            answer: None,
-        }]),
+        records: Records::Text(vec![Text { id: None, body: "my card".into(), answer: None }]),
         labels: Levels::new([Some("a")]),
         split: vec![Split::Train],
         sites: None,
     };
-    let schema = Schema {
-        text_dim: 64,
-        ..Schema::default()
-    };
+    let schema = Schema { text_dim: 64, ..Schema::default() };
     let encoding = Encoding::decide(&survey(&data, &schema, true).unwrap(), &schema, true).unwrap();
     let inputs = encoding.inputs(&data, &[0, 0]).unwrap();
     assert_eq!((inputs.len(), &inputs[..64]), (128, &inputs[64..]));
@@ -211,11 +161,7 @@ fn texts_are_hashed_to_the_width_of_the_schema() {
 
 #[test]
 fn fifty_thousand_rows_of_512_take_no_time_to_speak_of() {
-    let data = dense(
-        Values::F32((0..50_000 * 512).map(|n| (n % 1009) as f32).collect()),
-        50_000,
-        512,
-    );
+    let data = dense(Values::F32((0..50_000 * 512).map(|n| (n % 1009) as f32).collect()), 50_000, 512);
     let counted = survey(&data, &Schema::default(), true).unwrap();
     let encoding = Encoding::decide(&counted, &Schema::default(), true).unwrap();
     let rows: Vec<usize> = (0..50_000).collect();

@@ -15,15 +15,11 @@ pub(super) fn extract(
     limit: u64,
 ) -> Result<NamedTempFile, String> {
     let file = File::open(archive).map_err(|e| format!("cannot open what was downloaded: {e}"))?;
-    let is_zip = archive
-        .extension()
-        .is_some_and(|extension| extension == "whl" || extension == "zip");
+    let is_zip = archive.extension().is_some_and(|extension| extension == "whl" || extension == "zip");
     if is_zip {
         let mut zip =
             zip::ZipArchive::new(BufReader::new(file)).map_err(|e| format!("not a whole wheel: {e}"))?;
-        let entry = zip
-            .by_name(member)
-            .map_err(|e| format!("no member {member}: {e}"))?;
+        let entry = zip.by_name(member).map_err(|e| format!("no member {member}: {e}"))?;
         return copy(entry, folder, limit);
     }
     let mut tar = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
@@ -39,9 +35,5 @@ pub(super) fn extract(
 fn copy(reader: impl Read, folder: &Path, limit: u64) -> Result<NamedTempFile, String> {
     let mut out = NamedTempFile::new_in(folder).map_err(|e| e.to_string())?;
     let copied = std::io::copy(&mut reader.take(limit + 1), &mut out).map_err(|e| e.to_string())?;
-    if copied > limit {
-        Err(format!("the member is larger than {limit} bytes"))
-    } else {
-        Ok(out)
-    }
+    if copied > limit { Err(format!("the member is larger than {limit} bytes")) } else { Ok(out) }
 }

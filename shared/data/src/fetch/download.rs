@@ -41,16 +41,10 @@ pub(super) fn resume(
     }
     let total = response.body().content_length().map(|rest| done + rest);
     if total.is_some_and(|total| total > limit) {
-        return Err(format!(
-            "the server offers {} bytes, at most {limit} are expected",
-            total.unwrap_or(0)
-        ));
+        return Err(format!("the server offers {} bytes, at most {limit} are expected", total.unwrap_or(0)));
     }
-    let mut reader = response
-        .body_mut()
-        .with_config()
-        .limit(limit.saturating_sub(done).saturating_add(1))
-        .reader();
+    let mut reader =
+        response.body_mut().with_config().limit(limit.saturating_sub(done).saturating_add(1)).reader();
     let mut buffer = vec![0; 1 << 16];
     loop {
         match reader
@@ -70,9 +64,9 @@ pub(super) fn resume(
     }
     file.sync_all().map_err(|e| e.to_string())?;
     match total {
-        Some(total) if done < total => Err(format!(
-            "cut off after {done} of {total} bytes; the next try goes on there"
-        )),
+        Some(total) if done < total => {
+            Err(format!("cut off after {done} of {total} bytes; the next try goes on there"))
+        }
         _ => Ok(()),
     }
 }

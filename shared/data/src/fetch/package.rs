@@ -27,9 +27,7 @@ impl Packages {
                 "--quiet",
                 "--dest",
             ];
-            run(&clients, "Python's pip", |command| {
-                command.args(flags).arg(folder).arg(&spec)
-            })
+            run(&clients, "Python's pip", |command| command.args(flags).arg(folder).arg(&spec))
         })
     }
 
@@ -39,13 +37,7 @@ impl Packages {
         self.once(&spec, |folder| {
             run(&[&["npm"]], "Node's npm", |command| {
                 command
-                    .args([
-                        "pack",
-                        &spec,
-                        "--ignore-scripts",
-                        "--silent",
-                        "--pack-destination",
-                    ])
+                    .args(["pack", &spec, "--ignore-scripts", "--silent", "--pack-destination"])
                     .arg(folder)
             })
         })
@@ -109,24 +101,14 @@ fn run(
             Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
-                let last: Vec<_> = said
-                    .lines()
-                    .rev()
-                    .filter(|line| !line.trim().is_empty())
-                    .take(3)
-                    .collect();
+                let last: Vec<_> =
+                    said.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
                 let last: Vec<_> = last.into_iter().rev().collect();
-                return Err(format!(
-                    "{program} failed ({}): {}",
-                    output.status,
-                    last.join(" | ")
-                ));
+                return Err(format!("{program} failed ({}): {}", output.status, last.join(" | ")));
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(format!("{program} could not be started: {e}")),
         }
     }
-    Err(format!(
-        "{name} is not installed; install it, or put the file under --data-dir"
-    ))
+    Err(format!("{name} is not installed; install it, or put the file under --data-dir"))
 }

@@ -58,12 +58,8 @@ fn serve(content: Vec<u8>, turns: Vec<Option<usize>>, ranges: bool) -> (String, 
                 "200 OK".into()
             };
             let body = &content[start..];
-            write!(
-                stream,
-                "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            )
-            .unwrap();
+            write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())
+                .unwrap();
             stream.write_all(&body[..cut.unwrap_or(body.len())]).unwrap();
         }
         asked
@@ -98,9 +94,7 @@ fn a_cut_download_goes_on_where_it_stopped() {
         let error = store.ensure_asset(&asset, &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains("cut off"), "{error}");
         let mut last = 0;
-        let found = store
-            .ensure_asset(&asset, &mut |progress| last = progress.done)
-            .unwrap();
+        let found = store.ensure_asset(&asset, &mut |progress| last = progress.done).unwrap();
         assert_eq!(fs::read(&found.paths(Role::Records)[0]).unwrap(), content);
         assert_eq!(last, 200_000);
         assert_eq!(server.join().unwrap(), ["None", "Some(70000)"]);
@@ -116,10 +110,7 @@ fn other_content_is_refused_and_not_resumed() {
     let store = AssetStore::new(cache.path().into(), None);
     let (url, server) = serve(b"evil!".to_vec(), vec![None], true);
     let error = store
-        .ensure_asset(
-            &asset(b"right", vec![Origin::Https { url, member: None }]),
-            &mut |_| {},
-        )
+        .ensure_asset(&asset(b"right", vec![Origin::Https { url, member: None }]), &mut |_| {})
         .unwrap_err();
     assert!(error.to_string().contains("SHA-256"), "{error}");
     assert!(!cache.path().join("try/a.jsonl").exists() && !cache.path().join("try/a.jsonl.part").exists());
@@ -149,23 +140,14 @@ fn members_come_out_of_wheels_and_archives_within_their_limit() {
     tar_gz(&tar, "package/data/x", b"hello");
     let wheel = dir.path().join("a.whl");
     let mut zip = zip::ZipWriter::new(fs::File::create(&wheel).unwrap());
-    zip.start_file("package/data/x", zip::write::SimpleFileOptions::default())
-        .unwrap();
+    zip.start_file("package/data/x", zip::write::SimpleFileOptions::default()).unwrap();
     zip.write_all(b"hello").unwrap();
     zip.finish().unwrap();
     for path in [&tar, &wheel] {
         let file = archive::extract(path, "package/data/x", dir.path(), 5).unwrap();
         assert_eq!(fs::read(file.path()).unwrap(), b"hello");
-        assert!(
-            archive::extract(path, "package/data/x", dir.path(), 4)
-                .unwrap_err()
-                .contains("larger than")
-        );
-        assert!(
-            archive::extract(path, "nothing", dir.path(), 5)
-                .unwrap_err()
-                .contains("nothing")
-        );
+        assert!(archive::extract(path, "package/data/x", dir.path(), 4).unwrap_err().contains("larger than"));
+        assert!(archive::extract(path, "nothing", dir.path(), 5).unwrap_err().contains("nothing"));
         let whole = fs::read(path).unwrap();
         fs::write(path, &whole[..whole.len() / 2]).unwrap();
         assert!(archive::extract(path, "package/data/x", dir.path(), 5).is_err());
@@ -178,15 +160,9 @@ fn one_archive_gives_several_files() {
     let path = dir.path().join("a.tar.gz");
     tar_gz(&path, "in/a", b"right");
     let (url, server) = serve(fs::read(&path).unwrap(), vec![None], true);
-    let origin = Origin::Https {
-        url,
-        member: Some("in/a".into()),
-    };
+    let origin = Origin::Https { url, member: Some("in/a".into()) };
     let mut asset = asset(b"right", vec![origin]);
-    let second = AssetFile {
-        name: "b.jsonl".into(),
-        ..asset.files[0].clone()
-    };
+    let second = AssetFile { name: "b.jsonl".into(), ..asset.files[0].clone() };
     asset.files.push(second);
     let store = AssetStore::new(cache.path().into(), None);
     assert_eq!(store.ensure_asset(&asset, &mut |_| {}).unwrap().files.len(), 2);
@@ -198,11 +174,7 @@ fn one_complete_form_is_enough() {
     let (cache, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut asset = asset(b"right", Vec::new());
     asset.files[0].form = "json".into();
-    asset.files.push(AssetFile {
-        name: "b.csv".into(),
-        form: "csv".into(),
-        ..asset.files[0].clone()
-    });
+    asset.files.push(AssetFile { name: "b.csv".into(), form: "csv".into(), ..asset.files[0].clone() });
     fs::write(folder.path().join("b.csv"), b"right").unwrap();
     let store = AssetStore::new(cache.path().into(), Some(folder.path().into()));
     assert_eq!(store.ensure_asset(&asset, &mut |_| {}).unwrap().files.len(), 1);

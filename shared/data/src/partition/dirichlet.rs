@@ -23,10 +23,7 @@ pub(super) fn split(
         // Where no rows are left to give, every site may be full: then only test rows are cut, by the plain draw.
         let any_open = (0..sites).any(|site| open(&site));
         let candidates: Vec<usize> = (0..sites).filter(|site| open(site) || !any_open).collect();
-        let largest = candidates
-            .iter()
-            .map(|&site| logs[site])
-            .fold(f64::NEG_INFINITY, f64::max);
+        let largest = candidates.iter().map(|&site| logs[site]).fold(f64::NEG_INFINITY, f64::max);
         let mut parts = vec![0.0; sites];
         for site in candidates {
             parts[site] = (logs[site] - largest).exp();
@@ -38,10 +35,7 @@ pub(super) fn split(
         }
     }
     fill(&mut train, min_rows);
-    train
-        .iter_mut()
-        .zip(test)
-        .for_each(|(rows, test)| rows.extend(test));
+    train.iter_mut().zip(test).for_each(|(rows, test)| rows.extend(test));
     train
 }
 
@@ -68,9 +62,7 @@ fn fill(sites: &mut [Vec<usize>], min_rows: usize) {
     for site in 0..sites.len() {
         while sites[site].len() < min_rows {
             let largest = (0..sites.len()).max_by_key(|&at| (sites[at].len(), std::cmp::Reverse(at)));
-            let Some(row) = largest
-                .filter(|&at| sites[at].len() > min_rows)
-                .and_then(|at| sites[at].pop())
+            let Some(row) = largest.filter(|&at| sites[at].len() > min_rows).and_then(|at| sites[at].pop())
             else {
                 return;
             };

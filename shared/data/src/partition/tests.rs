@@ -8,23 +8,12 @@ use std::collections::BTreeSet;
 
 fn data(rows: usize, classes: usize, test_every: usize) -> Dataset {
     Dataset {
-        records: Records::Dense {
-            dim: 1,
-            values: Values::U8(vec![0; rows]),
-        },
+        records: Records::Dense { dim: 1, values: Values::U8(vec![0; rows]) },
         labels: Levels::new((0..rows).map(|row| Some((row * 7 % classes).to_string()))),
         split: (0..rows)
-            .map(|row| {
-                if (row + 1) % test_every == 0 {
-                    Split::Test
-                } else {
-                    Split::Train
-                }
-            })
+            .map(|row| if (row + 1) % test_every == 0 { Split::Test } else { Split::Train })
             .collect(),
-        sites: Some(Levels::new(
-            (0..rows).map(|row| Some(["VA Long Beach", "Cleveland"][row % 2])),
-        )),
+        sites: Some(Levels::new((0..rows).map(|row| Some(["VA Long Beach", "Cleveland"][row % 2])))),
     }
 }
 
@@ -43,12 +32,7 @@ fn kinds() -> impl Strategy<Value = Partition> {
         Just(Partition::Column { column: None }),
         (1..20_usize, any::<u64>()).prop_map(|(sites, seed)| Partition::Iid { sites, seed }),
         (1..20_usize, 0.001..10.0, any::<u64>(), 0..4_usize).prop_map(|(sites, alpha, seed, min_rows)| {
-            Partition::Dirichlet {
-                sites,
-                alpha,
-                seed,
-                min_rows,
-            }
+            Partition::Dirichlet { sites, alpha, seed, min_rows }
         }),
         (1..20_usize, 1..4_usize, any::<u64>()).prop_map(|(sites, shards, seed)| Partition::Shards {
             sites,
@@ -77,16 +61,7 @@ proptest! {
 #[test]
 fn a_thousand_sites_at_alpha_0_005_end_at_once() {
     let data = data(5_000, 10, 10);
-    let sites = cut(
-        &data,
-        &Partition::Dirichlet {
-            sites: 1000,
-            alpha: 0.005,
-            seed: 3,
-            min_rows: 1,
-        },
-        false,
-    );
+    let sites = cut(&data, &Partition::Dirichlet { sites: 1000, alpha: 0.005, seed: 3, min_rows: 1 }, false);
     each_once(&sites, 5_000);
     assert_eq!(
         (sites.len(), sites[0].name.as_str(), sites[999].name.as_str()),
@@ -99,22 +74,9 @@ fn a_thousand_sites_at_alpha_0_005_end_at_once() {
 fn small_alpha_skews_large_alpha_does_not() {
     let data = data(10_000, 10, 1_000_000);
     let spread = |alpha| {
-        let sites = cut(
-            &data,
-            &Partition::Dirichlet {
-                sites: 10,
-                alpha,
-                seed: 1,
-                min_rows: 1,
-            },
-            true,
-        );
+        let sites = cut(&data, &Partition::Dirichlet { sites: 10, alpha, seed: 1, min_rows: 1 }, true);
         let classes = |site: &SiteRows| {
-            site.rows
-                .iter()
-                .filter_map(|&row| data.labels().code(row))
-                .collect::<BTreeSet<_>>()
-                .len()
+            site.rows.iter().filter_map(|&row| data.labels().code(row)).collect::<BTreeSet<_>>().len()
         };
         sites.iter().map(classes).sum::<usize>()
     };
@@ -125,26 +87,9 @@ fn small_alpha_skews_large_alpha_does_not() {
 #[test]
 fn shards_bound_the_classes_of_a_site() {
     let data = data(10_000, 10, 1_000_000);
-    for site in cut(
-        &data,
-        &Partition::Shards {
-            sites: 100,
-            shards: 2,
-            seed: 9,
-        },
-        true,
-    ) {
-        let classes: BTreeSet<_> = site
-            .rows
-            .iter()
-            .filter_map(|&row| data.labels().code(row))
-            .collect();
-        assert!(
-            site.rows.len() == 100 && classes.len() <= 4,
-            "{} {}",
-            site.rows.len(),
-            classes.len()
-        );
+    for site in cut(&data, &Partition::Shards { sites: 100, shards: 2, seed: 9 }, true) {
+        let classes: BTreeSet<_> = site.rows.iter().filter_map(|&row| data.labels().code(row)).collect();
+        assert!(site.rows.len() == 100 && classes.len() <= 4, "{} {}", site.rows.len(), classes.len());
     }
 }
 
@@ -159,35 +104,11 @@ fn sites_of_a_column_are_named_after_it() {
     assert_eq!(slug("  Zürich  (HB)--2 "), "z-rich-hb-2");
     let mut clash = data(2, 1, 9);
     clash.sites = Some(Levels::new([Some("a b"), Some("A-B")]));
-    assert!(
-        partition(
-            &clash,
-            &Schema::default(),
-            &Partition::Column { column: None },
-            false
-        )
-        .is_err()
-    );
+    assert!(partition(&clash, &Schema::default(), &Partition::Column { column: None }, false).is_err());
     clash.sites = Some(Levels::new([Some("a"), None]));
-    assert!(
-        partition(
-            &clash,
-            &Schema::default(),
-            &Partition::Column { column: None },
-            false
-        )
-        .is_err()
-    );
+    assert!(partition(&clash, &Schema::default(), &Partition::Column { column: None }, false).is_err());
     clash.sites = None;
-    assert!(
-        partition(
-            &clash,
-            &Schema::default(),
-            &Partition::Column { column: None },
-            false
-        )
-        .is_err()
-    );
+    assert!(partition(&clash, &Schema::default(), &Partition::Column { column: None }, false).is_err());
 }
 
 #[test]
@@ -196,56 +117,17 @@ fn what_cannot_be_is_said() {
     for kind in [
         Partition::Iid { sites: 0, seed: 0 },
         Partition::Iid { sites: 17, seed: 0 },
-        Partition::Dirichlet {
-            sites: 4,
-            alpha: 0.0,
-            seed: 0,
-            min_rows: 1,
-        },
-        Partition::Dirichlet {
-            sites: 4,
-            alpha: f64::NAN,
-            seed: 0,
-            min_rows: 1,
-        },
-        Partition::Dirichlet {
-            sites: 4,
-            alpha: 0.1,
-            seed: 0,
-            min_rows: 5,
-        },
-        Partition::Dirichlet {
-            sites: 4,
-            alpha: 0.1,
-            seed: 0,
-            min_rows: usize::MAX,
-        },
-        Partition::Shards {
-            sites: 4,
-            shards: 0,
-            seed: 0,
-        },
-        Partition::Shards {
-            sites: 4,
-            shards: 5,
-            seed: 0,
-        },
+        Partition::Dirichlet { sites: 4, alpha: 0.0, seed: 0, min_rows: 1 },
+        Partition::Dirichlet { sites: 4, alpha: f64::NAN, seed: 0, min_rows: 1 },
+        Partition::Dirichlet { sites: 4, alpha: 0.1, seed: 0, min_rows: 5 },
+        Partition::Dirichlet { sites: 4, alpha: 0.1, seed: 0, min_rows: usize::MAX },
+        Partition::Shards { sites: 4, shards: 0, seed: 0 },
+        Partition::Shards { sites: 4, shards: 5, seed: 0 },
     ] {
-        assert!(
-            partition(&data, &Schema::default(), &kind, false).is_err(),
-            "{kind:?}"
-        );
+        assert!(partition(&data, &Schema::default(), &kind, false).is_err(), "{kind:?}");
     }
     let parsed: Partition = toml::from_str("kind = 'dirichlet'\nsites = 3\nalpha = 0.1\nseed = 1").unwrap();
-    assert_eq!(
-        parsed,
-        Partition::Dirichlet {
-            sites: 3,
-            alpha: 0.1,
-            seed: 1,
-            min_rows: 1
-        }
-    );
+    assert_eq!(parsed, Partition::Dirichlet { sites: 3, alpha: 0.1, seed: 1, min_rows: 1 });
 }
 
 #[test]

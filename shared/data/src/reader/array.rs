@@ -51,11 +51,7 @@ pub(crate) fn read_safetensors(
     test: Option<&Path>,
     schema: &Schema,
 ) -> Result<Dataset, DataError> {
-    assemble(
-        safetensor::read(train)?,
-        test.map(safetensor::read).transpose()?,
-        schema,
-    )
+    assemble(safetensor::read(train)?, test.map(safetensor::read).transpose()?, schema)
 }
 
 /// Reads one or two pairs of `.npy` files.
@@ -65,10 +61,7 @@ pub(crate) fn read_npy(
     schema: &Schema,
 ) -> Result<Dataset, DataError> {
     let read = |(x, y): &(PathBuf, Option<PathBuf>)| -> Result<Part, DataError> {
-        let labels = y
-            .as_deref()
-            .map(|y| integers(y, "y", &npy::read(y)?))
-            .transpose()?;
+        let labels = y.as_deref().map(|y| integers(y, "y", &npy::read(y)?)).transpose()?;
         part(x, &npy::read(x)?, labels)
     };
     assemble(read(train)?, test.map(read).transpose()?, schema)
@@ -84,10 +77,7 @@ pub(super) fn part(path: &Path, x: &Array, labels: Option<Vec<i64>>) -> Result<P
     if trailing.is_empty() || dim == 0 {
         return Err(DataError::file(
             path,
-            format!(
-                "the inputs have shape {:?}; they must be [N, d] with d above 0",
-                x.shape
-            ),
+            format!("the inputs have shape {:?}; they must be [N, d] with d above 0", x.shape),
         ));
     }
     if rows >= u32::MAX as usize {
@@ -97,25 +87,13 @@ pub(super) fn part(path: &Path, x: &Array, labels: Option<Vec<i64>>) -> Result<P
         ));
     }
     let values = values(path, x, dim)?;
-    Ok(Part {
-        path: path.to_owned(),
-        rows,
-        dim,
-        values,
-        labels,
-        sites: None,
-        split: None,
-    })
+    Ok(Part { path: path.to_owned(), rows, dim, values, labels, sites: None, split: None })
 }
 
 fn values(path: &Path, x: &Array, dim: usize) -> Result<Values, DataError> {
     let values = match x.element {
         Element::U8 => Values::U8(x.bytes.clone()),
-        Element::F16 => Values::F32(
-            words(&x.bytes)
-                .map(|b| half_to_f32(u16::from_le_bytes(b)))
-                .collect(),
-        ),
+        Element::F16 => Values::F32(words(&x.bytes).map(|b| half_to_f32(u16::from_le_bytes(b))).collect()),
         Element::F32 => Values::F32(words(&x.bytes).map(f32::from_le_bytes).collect()),
         Element::F64 => Values::F64(words(&x.bytes).map(f64::from_le_bytes).collect()),
         Element::I32 | Element::I64 => {
@@ -147,21 +125,13 @@ fn values(path: &Path, x: &Array, dim: usize) -> Result<Values, DataError> {
 /// A vector of whole numbers, of any of the types that labels have.
 pub(super) fn integers(path: &Path, name: &str, array: &Array) -> Result<Vec<i64>, DataError> {
     if array.shape.len() != 1 {
-        return Err(DataError::file(
-            path,
-            format!("{name} has shape {:?}; it must be [N]", array.shape),
-        ));
+        return Err(DataError::file(path, format!("{name} has shape {:?}; it must be [N]", array.shape)));
     }
     match array.element {
         Element::U8 => Ok(array.bytes.iter().map(|&b| i64::from(b)).collect()),
-        Element::I32 => Ok(words(&array.bytes)
-            .map(|b| i64::from(i32::from_le_bytes(b)))
-            .collect()),
+        Element::I32 => Ok(words(&array.bytes).map(|b| i64::from(i32::from_le_bytes(b))).collect()),
         Element::I64 => Ok(words(&array.bytes).map(i64::from_le_bytes).collect()),
-        other => Err(DataError::file(
-            path,
-            format!("{name} has type {other:?}; it must be i64, i32 or u8"),
-        )),
+        other => Err(DataError::file(path, format!("{name} has type {other:?}; it must be i64, i32 or u8"))),
     }
 }
 

@@ -27,30 +27,20 @@ impl<R: Read> Read for Bounded<R> {
 
 /// True when the name ends in `.gz`.
 pub(super) fn is_gzip(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"))
 }
 
 /// The extension without `.gz`, in lower case: `csv` for `a.csv.gz`.
 pub(super) fn extension(path: &Path) -> String {
-    let stem = if is_gzip(path) {
-        path.with_extension("")
-    } else {
-        path.to_owned()
-    };
-    stem.extension()
-        .map(|e| e.to_string_lossy().to_lowercase())
-        .unwrap_or_default()
+    let stem = if is_gzip(path) { path.with_extension("") } else { path.to_owned() };
+    stem.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
 /// Opens a file, unpacking `.gz`.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, DataError> {
     let file = BufReader::new(File::open(path).map_err(|e| DataError::read(path, e))?);
     Ok(if is_gzip(path) {
-        Box::new(Bounded {
-            inner: MultiGzDecoder::new(file),
-            left: UNPACKED_LIMIT,
-        })
+        Box::new(Bounded { inner: MultiGzDecoder::new(file), left: UNPACKED_LIMIT })
     } else {
         Box::new(file)
     })
@@ -60,11 +50,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, DataError> {
 /// header that promises too much costs nothing.
 pub(super) fn read_rest(path: &Path, mut reader: impl Read, count: usize) -> Result<Vec<u8>, DataError> {
     let mut bytes = Vec::new();
-    reader
-        .by_ref()
-        .take(count as u64)
-        .read_to_end(&mut bytes)
-        .map_err(|e| DataError::read(path, e))?;
+    reader.by_ref().take(count as u64).read_to_end(&mut bytes).map_err(|e| DataError::read(path, e))?;
     if bytes.len() != count {
         return Err(DataError::file(
             path,
@@ -90,9 +76,6 @@ pub(super) fn volume(path: &Path, shape: &[usize], width: usize) -> Result<usize
         .try_fold(width, |product, &n| product.checked_mul(n))
         .filter(|&bytes| bytes as u64 <= UNPACKED_LIMIT)
         .ok_or_else(|| {
-            DataError::file(
-                path,
-                format!("the shape {shape:?} is larger than any file read here"),
-            )
+            DataError::file(path, format!("the shape {shape:?} is larger than any file read here"))
         })
 }

@@ -24,16 +24,11 @@ fn batches(paths: &[PathBuf]) -> Result<Option<Part>, DataError> {
     for path in paths {
         let mut reader = bytes::open(path)?;
         let mut content = Vec::new();
-        reader
-            .read_to_end(&mut content)
-            .map_err(|e| DataError::read(path, e))?;
+        reader.read_to_end(&mut content).map_err(|e| DataError::read(path, e))?;
         let records = content.chunks_exact(1 + PIXELS);
         if !records.remainder().is_empty() {
-            let problem = format!(
-                "{} bytes are not a whole number of records of {} bytes",
-                content.len(),
-                1 + PIXELS
-            );
+            let problem =
+                format!("{} bytes are not a whole number of records of {} bytes", content.len(), 1 + PIXELS);
             return Err(DataError::file(path, problem));
         }
         for (row, record) in records.enumerate() {
@@ -48,10 +43,6 @@ fn batches(paths: &[PathBuf]) -> Result<Option<Part>, DataError> {
             pixels.extend_from_slice(&record[1..]);
         }
     }
-    let array = Array {
-        element: Element::U8,
-        shape: vec![labels.len(), PIXELS],
-        bytes: pixels,
-    };
+    let array = Array { element: Element::U8, shape: vec![labels.len(), PIXELS], bytes: pixels };
     array::part(first, &array, Some(labels)).map(Some)
 }

@@ -14,10 +14,7 @@ pub(crate) fn read(
     schema: &Schema,
 ) -> Result<Dataset, DataError> {
     let read = |(x, y): &(PathBuf, Option<PathBuf>)| -> Result<Part, DataError> {
-        let labels = y
-            .as_deref()
-            .map(|y| array::integers(y, "labels", &read_array(y)?))
-            .transpose()?;
+        let labels = y.as_deref().map(|y| array::integers(y, "labels", &read_array(y)?)).transpose()?;
         array::part(x, &read_array(x)?, labels)
     };
     array::assemble(read(train)?, test.map(read).transpose()?, schema)
@@ -41,9 +38,5 @@ fn read_array(path: &Path) -> Result<Array, DataError> {
         shape.push(u32::from_be_bytes(size) as usize);
     }
     let count = bytes::volume(path, &shape, 1)?;
-    Ok(Array {
-        element: Element::U8,
-        shape,
-        bytes: bytes::read_rest(path, reader, count)?,
-    })
+    Ok(Array { element: Element::U8, shape, bytes: bytes::read_rest(path, reader, count)? })
 }

@@ -20,10 +20,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<RawColumn>, DataError> {
     let file = File::open(path).map_err(|e| DataError::read(path, e))?;
     // The decoder asserts on some damaged pages; a damaged file must be an error here, not the end of the process.
     catch_unwind(AssertUnwindSafe(|| read_file(path, file))).unwrap_or_else(|_| {
-        Err(DataError::file(
-            path,
-            "not a whole Parquet file: a page is damaged; write it again",
-        ))
+        Err(DataError::file(path, "not a whole Parquet file: a page is damaged; write it again"))
     })
 }
 
@@ -40,10 +37,7 @@ fn read_file(path: &Path, file: File) -> Result<Vec<RawColumn>, DataError> {
                 format!("column {} is nested; only flat columns are read", column.path()),
             ));
         }
-        columns.push(RawColumn {
-            name: column.name().to_owned(),
-            cells: Vec::new(),
-        });
+        columns.push(RawColumn { name: column.name().to_owned(), cells: Vec::new() });
     }
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(broken)?;
@@ -53,10 +47,7 @@ fn read_file(path: &Path, file: File) -> Result<Vec<RawColumn>, DataError> {
     }
     let rows = columns.first().map_or(0, |column| column.cells.len());
     if columns.iter().any(|column| column.cells.len() != rows) {
-        return Err(DataError::file(
-            path,
-            "the columns have different lengths; the file is damaged",
-        ));
+        return Err(DataError::file(path, "the columns have different lengths; the file is damaged"));
     }
     Ok(columns)
 }
@@ -71,20 +62,14 @@ fn read_chunk(
     let name = column.name();
     let broken = |e: ParquetError| DataError::file(path, format!("column {name}: {e}; write the file again"));
     if matches!(column.converted_type(), ConvertedType::DECIMAL)
-        || matches!(
-            column.logical_type_ref(),
-            Some(LogicalType::Decimal { .. } | LogicalType::Float16)
-        )
+        || matches!(column.logical_type_ref(), Some(LogicalType::Decimal { .. } | LogicalType::Float16))
     {
         return Err(DataError::file(
             path,
             format!("column {name} is a decimal or half float; write it as a double"),
         ));
     }
-    let unsigned = matches!(
-        column.converted_type(),
-        ConvertedType::UINT_32 | ConvertedType::UINT_64
-    );
+    let unsigned = matches!(column.converted_type(), ConvertedType::UINT_32 | ConvertedType::UINT_64);
     let optional = column.max_def_level() > 0;
     let result = match group.get_column_reader(at).map_err(broken)? {
         ColumnReader::BoolColumnReader(r) => drain(r, optional, cells, |v| Some(v.to_string())),
@@ -98,9 +83,9 @@ fn read_chunk(
         ColumnReader::Int64ColumnReader(r) => drain(r, optional, cells, |v| Some(v.to_string())),
         ColumnReader::FloatColumnReader(r) => drain(r, optional, cells, |v| Some(f64::from(*v).to_string())),
         ColumnReader::DoubleColumnReader(r) => drain(r, optional, cells, |v| Some(v.to_string())),
-        ColumnReader::ByteArrayColumnReader(r) => drain(r, optional, cells, |v: &ByteArray| {
-            v.as_utf8().ok().map(str::to_owned)
-        }),
+        ColumnReader::ByteArrayColumnReader(r) => {
+            drain(r, optional, cells, |v: &ByteArray| v.as_utf8().ok().map(str::to_owned))
+        }
         ColumnReader::Int96ColumnReader(_) | ColumnReader::FixedLenByteArrayColumnReader(_) => {
             let problem =
                 format!("column {name} has a type that is not read; write it as a number, boolean or text");
@@ -143,11 +128,7 @@ fn drain<T: DataType>(
                 None
             };
             let at = cells.len();
-            cells.push(
-                value
-                    .map_or(Some(String::new()), &to_text)
-                    .ok_or(DrainError::NotText(at))?,
-            );
+            cells.push(value.map_or(Some(String::new()), &to_text).ok_or(DrainError::NotText(at))?);
         }
     }
 }

@@ -14,9 +14,7 @@ pub(super) fn read(path: &Path) -> Result<Part, DataError> {
         if !file.names().contains(&name) {
             return Ok(None);
         }
-        let view = file
-            .tensor(name)
-            .map_err(|e| DataError::file(path, format!("tensor {name}: {e}")))?;
+        let view = file.tensor(name).map_err(|e| DataError::file(path, format!("tensor {name}: {e}")))?;
         let element = match view.dtype() {
             Dtype::U8 | Dtype::BOOL => Element::U8,
             Dtype::I32 => Element::I32,
@@ -31,17 +29,9 @@ pub(super) fn read(path: &Path) -> Result<Part, DataError> {
                 ));
             }
         };
-        Ok(Some(Array {
-            element,
-            shape: view.shape().to_vec(),
-            bytes: view.data().to_vec(),
-        }))
+        Ok(Some(Array { element, shape: view.shape().to_vec(), bytes: view.data().to_vec() }))
     };
-    let vector = |name: &str| {
-        tensor(name)?
-            .map(|array| array::integers(path, name, &array))
-            .transpose()
-    };
+    let vector = |name: &str| tensor(name)?.map(|array| array::integers(path, name, &array)).transpose();
     let x = tensor("x")?.ok_or_else(|| {
         DataError::file(
             path,

@@ -24,38 +24,25 @@ pub(crate) fn read(path: &Path, schema: &Schema) -> Result<Dataset, DataError> {
         }
     };
     correct(path, &mut raw, schema)?;
-    let names = |raw: &[RawColumn]| {
-        raw.iter()
-            .map(|column| column.name.clone())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let names =
+        |raw: &[RawColumn]| raw.iter().map(|column| column.name.clone()).collect::<Vec<_>>().join(", ");
     let find = |name: &str| {
         raw.iter().find(|column| column.name == name).ok_or_else(|| {
             DataError::file(
                 path,
-                format!(
-                    "has no column {name}, which the schema names; it has {}",
-                    names(&raw)
-                ),
+                format!("has no column {name}, which the schema names; it has {}", names(&raw)),
             )
         })
     };
     for name in schema.numeric.iter().chain(&schema.categorical).chain(&schema.id) {
         find(name)?;
     }
-    let labels = match schema
-        .target
-        .as_deref()
-        .and_then(|target| raw.iter().find(|column| column.name == target))
-    {
-        Some(column) => labels(path, column, schema)?,
-        // Rows to predict have no target; a survey refuses training rows without a label.
-        None => Levels::new(vec![
-            None::<&str>;
-            raw.first().map_or(0, |column| column.cells.len())
-        ]),
-    };
+    let labels =
+        match schema.target.as_deref().and_then(|target| raw.iter().find(|column| column.name == target)) {
+            Some(column) => labels(path, column, schema)?,
+            // Rows to predict have no target; a survey refuses training rows without a label.
+            None => Levels::new(vec![None::<&str>; raw.first().map_or(0, |column| column.cells.len())]),
+        };
     let split = splits(path, &raw, schema)?;
     let sites = match &schema.site {
         Some(site) => raw
@@ -64,36 +51,21 @@ pub(crate) fn read(path: &Path, schema: &Schema) -> Result<Dataset, DataError> {
             .map(|column| Levels::new(column.cells.iter().map(|cell| present(schema, site, cell)))),
         None => None,
     };
-    let columns = raw
-        .into_iter()
-        .map(|column| read_column(path, column, schema))
-        .collect::<Result<_, _>>()?;
-    Ok(Dataset {
-        records: Records::Table(columns),
-        labels,
-        split,
-        sites,
-    })
+    let columns =
+        raw.into_iter().map(|column| read_column(path, column, schema)).collect::<Result<_, _>>()?;
+    Ok(Dataset { records: Records::Table(columns), labels, split, sites })
 }
 
 fn read_csv(path: &Path) -> Result<Vec<RawColumn>, DataError> {
     let mut reader = csv::ReaderBuilder::new().from_reader(bytes::open(path)?);
-    let header = reader
-        .headers()
-        .map_err(|e| DataError::file(path, format!("no header row: {e}")))?;
+    let header = reader.headers().map_err(|e| DataError::file(path, format!("no header row: {e}")))?;
     let mut columns: Vec<RawColumn> = Vec::new();
     for name in header {
         let name = name.trim_start_matches('\u{feff}').trim();
         if columns.iter().any(|column| column.name == name) {
-            return Err(DataError::file(
-                path,
-                format!("has two columns named {name:?}; rename one"),
-            ));
+            return Err(DataError::file(path, format!("has two columns named {name:?}; rename one")));
         }
-        columns.push(RawColumn {
-            name: name.to_owned(),
-            cells: Vec::new(),
-        });
+        columns.push(RawColumn { name: name.to_owned(), cells: Vec::new() });
     }
     let mut record = csv::StringRecord::new();
     let mut row = 0;
@@ -112,10 +84,7 @@ fn read_csv(path: &Path) -> Result<Vec<RawColumn>, DataError> {
 fn correct(path: &Path, raw: &mut [RawColumn], schema: &Schema) -> Result<(), DataError> {
     let place = |raw: &[RawColumn], name: &str| {
         raw.iter().position(|column| column.name == name).ok_or_else(|| {
-            DataError::file(
-                path,
-                format!("has no column {name}, which a correction in the schema names"),
-            )
+            DataError::file(path, format!("has no column {name}, which a correction in the schema names"))
         })
     };
     for correction in &schema.corrections {
@@ -160,11 +129,9 @@ fn labels(path: &Path, target: &RawColumn, schema: &Schema) -> Result<Levels, Da
     for (row, cell) in target.cells.iter().enumerate() {
         let cell = present(schema, &target.name, cell);
         labels.push(match (cell, schema.positive_above) {
-            (Some(cell), Some(limit)) => Some(if number(path, row, &target.name, cell)? > limit {
-                "1"
-            } else {
-                "0"
-            }),
+            (Some(cell), Some(limit)) => {
+                Some(if number(path, row, &target.name, cell)? > limit { "1" } else { "0" })
+            }
             (cell, _) => cell,
         });
     }
@@ -193,20 +160,13 @@ fn splits(path: &Path, raw: &[RawColumn], schema: &Schema) -> Result<Vec<Split>,
     // In the schema's order, so that the order of a file's columns and columns without use do not matter.
     let read: Vec<&RawColumn> = match &schema.id {
         Some(id) => vec![id],
-        None => schema
-            .numeric
-            .iter()
-            .chain(&schema.categorical)
-            .chain(&schema.target)
-            .collect(),
+        None => schema.numeric.iter().chain(&schema.categorical).chain(&schema.target).collect(),
     }
     .into_iter()
     .filter_map(|name| raw.iter().find(|column| &column.name == name))
     .collect();
     let content = |row: usize| read.iter().map(move |column| column.cells[row].as_bytes());
-    Ok((0..rows)
-        .map(|row| split::decide(Some(rule), content(row)))
-        .collect())
+    Ok((0..rows).map(|row| split::decide(Some(rule), content(row))).collect())
 }
 
 fn read_column(path: &Path, raw: RawColumn, schema: &Schema) -> Result<Column, DataError> {
@@ -230,13 +190,9 @@ fn read_column(path: &Path, raw: RawColumn, schema: &Schema) -> Result<Column, D
         Levels::new(cells.iter().map(Some))
     };
     let reading = match reading {
-        Reading::Unread if schema.categorical.contains(&name) => Reading::Name(
-            cells
-                .names()
-                .iter()
-                .map(|level| schema.missing.is_missing(&name, level))
-                .collect(),
-        ),
+        Reading::Unread if schema.categorical.contains(&name) => {
+            Reading::Name(cells.names().iter().map(|level| schema.missing.is_missing(&name, level)).collect())
+        }
         reading => reading,
     };
     Ok(Column { name, cells, reading })

@@ -39,10 +39,7 @@ fn refuses_every_prefix(path: &Path, source: &Source, step: usize) {
     let whole = fs::read(path).unwrap();
     for length in (0..whole.len()).step_by(step) {
         fs::write(path, &whole[..length]).unwrap();
-        assert!(
-            open(source, &Schema::default()).is_err(),
-            "a prefix of {length} bytes was read"
-        );
+        assert!(open(source, &Schema::default()).is_err(), "a prefix of {length} bytes was read");
     }
     fs::write(path, whole).unwrap();
 }
@@ -67,23 +64,11 @@ fn a_csv_table_is_read_mended_and_written_back() {
     let data = open(&source("kind = 'table'\npath = 'a.csv'", dir.path()), &schema).unwrap();
     let packed = open(&source("kind = 'table'\npath = 'b.csv.gz'", dir.path()), &schema).unwrap();
     assert_eq!(data.digest(), packed.digest());
-    assert_eq!(
-        data.labels().iter().collect::<Vec<_>>(),
-        [Some("0"), Some("1"), Some("1")]
-    );
-    assert_eq!(
-        data.sites().unwrap().iter().collect::<Vec<_>>(),
-        [Some("A"), Some("A"), Some("B")]
-    );
+    assert_eq!(data.labels().iter().collect::<Vec<_>>(), [Some("0"), Some("1"), Some("1")]);
+    assert_eq!(data.sites().unwrap().iter().collect::<Vec<_>>(), [Some("A"), Some("A"), Some("B")]);
     let described = data.describe();
-    assert_eq!(
-        described.columns.iter().map(|c| c.missing).collect::<Vec<_>>(),
-        [0, 0, 2, 1, 0, 0]
-    );
-    assert_eq!(
-        (described.columns[1].min, described.columns[1].max),
-        (Some(41.0), Some(67.0))
-    );
+    assert_eq!(described.columns.iter().map(|c| c.missing).collect::<Vec<_>>(), [0, 0, 2, 1, 0, 0]);
+    assert_eq!((described.columns[1].min, described.columns[1].max), (Some(41.0), Some(67.0)));
 
     let again = data.write(&dir.path().join("out")).unwrap();
     assert_eq!(open(&again, &schema).unwrap().digest(), data.digest());
@@ -96,10 +81,7 @@ fn table_errors_name_file_row_and_column_and_never_the_cell() {
     let source = source("kind = 'table'\npath = 'bad.csv'", dir.path());
     fs::write(&path, TABLE.replace("67", "secret")).unwrap();
     let error = message(open(&source, &table_schema()));
-    assert!(
-        error.contains("bad.csv, row 2, column age") && !error.contains("secret"),
-        "{error}"
-    );
+    assert!(error.contains("bad.csv, row 2, column age") && !error.contains("secret"), "{error}");
     fs::write(&path, TABLE.replace("age", "years")).unwrap();
     assert!(message(open(&source, &table_schema())).contains("no column age"));
     fs::write(&path, "id,age,age\n").unwrap();
@@ -121,30 +103,19 @@ fn write_parquet(path: &Path) {
     )
     .unwrap();
     let mut group = file.next_row_group().unwrap();
-    let text = |cells: &[&str]| {
-        cells
-            .iter()
-            .map(|cell| ByteArray::from(*cell))
-            .collect::<Vec<_>>()
-    };
+    let text = |cells: &[&str]| cells.iter().map(|cell| ByteArray::from(*cell)).collect::<Vec<_>>();
     for at in 0..6 {
         let mut column = group.next_column().unwrap().unwrap();
         match at {
             0 => column.typed::<Int32Type>().write_batch(&[1, 2, 3], None, None),
-            1 => column
-                .typed::<DoubleType>()
-                .write_batch(&[63.0, 67.0, 41.0], None, None),
-            2 => column
-                .typed::<DoubleType>()
-                .write_batch(&[233.0, 0.0], Some(&[1, 1, 0]), None),
+            1 => column.typed::<DoubleType>().write_batch(&[63.0, 67.0, 41.0], None, None),
+            2 => column.typed::<DoubleType>().write_batch(&[233.0, 0.0], Some(&[1, 1, 0]), None),
             3 => column.typed::<ByteArrayType>().write_batch(
                 &text(&["typical", "a, b"]),
                 Some(&[1, 1, 0]),
                 None,
             ),
-            4 => column
-                .typed::<ByteArrayType>()
-                .write_batch(&text(&["A", "A", "A"]), None, None),
+            4 => column.typed::<ByteArrayType>().write_batch(&text(&["A", "A", "A"]), None, None),
             _ => column.typed::<Int32Type>().write_batch(&[0, 2, 1], None, None),
         }
         .unwrap();
@@ -163,10 +134,7 @@ fn parquet_reads_as_the_same_table_as_csv_and_damage_is_an_error() {
     let parquet = source("kind = 'table'\npath = 'a.parquet'", dir.path());
     let csv = source("kind = 'table'\npath = 'a.csv'", dir.path());
     let schema = table_schema();
-    assert_eq!(
-        open(&parquet, &schema).unwrap().digest(),
-        open(&csv, &schema).unwrap().digest()
-    );
+    assert_eq!(open(&parquet, &schema).unwrap().digest(), open(&csv, &schema).unwrap().digest());
     refuses_every_prefix(&path, &parquet, 7);
     // Flipped bytes may still be a readable file; they must not be a panic.
     let whole = fs::read(&path).unwrap();
@@ -199,32 +167,16 @@ fn le<const W: usize, T: Copy>(values: &[T], to: impl Fn(T) -> [u8; W]) -> Vec<u
 fn npy_arrays_of_every_type_are_read_and_damage_is_an_error() {
     let dir = TempDir::new().unwrap();
     let x = dir.path().join("x.npy");
-    fs::write(
-        dir.path().join("y.npy"),
-        npy("<i8", "(2,)", &le(&[7_i64, -1], i64::to_le_bytes)),
-    )
-    .unwrap();
-    let source = source(
-        "kind = 'features'\ntrain_x = 'x.npy'\ntrain_y = 'y.npy'",
-        dir.path(),
-    );
+    fs::write(dir.path().join("y.npy"), npy("<i8", "(2,)", &le(&[7_i64, -1], i64::to_le_bytes))).unwrap();
+    let source = source("kind = 'features'\ntrain_x = 'x.npy'\ntrain_y = 'y.npy'", dir.path());
     let read = |bytes: Vec<u8>| {
         fs::write(&x, bytes).unwrap();
         open(&source, &Schema::default())
     };
     let values = |dataset: &Dataset| match &dataset.records {
-        Records::Dense {
-            dim: 2,
-            values: Values::U8(v),
-        } => v.iter().map(|&x| f64::from(x)).collect(),
-        Records::Dense {
-            dim: 2,
-            values: Values::F32(v),
-        } => v.iter().map(|&x| f64::from(x)).collect(),
-        Records::Dense {
-            dim: 2,
-            values: Values::F64(v),
-        } => v.clone(),
+        Records::Dense { dim: 2, values: Values::U8(v) } => v.iter().map(|&x| f64::from(x)).collect(),
+        Records::Dense { dim: 2, values: Values::F32(v) } => v.iter().map(|&x| f64::from(x)).collect(),
+        Records::Dense { dim: 2, values: Values::F64(v) } => v.clone(),
         _ => Vec::new(),
     };
     let expected = [1.0, 2.0, 3.0, 0.5];
@@ -238,10 +190,7 @@ fn npy_arrays_of_every_type_are_read_and_damage_is_an_error() {
         assert_eq!(values(&data), expected);
         assert_eq!(data.labels().iter().collect::<Vec<_>>(), [Some("7"), Some("-1")]);
     }
-    assert_eq!(
-        values(&read(npy("|u1", "(2, 1, 2)", &[1, 2, 3, 4])).unwrap()),
-        [1.0, 2.0, 3.0, 4.0]
-    );
+    assert_eq!(values(&read(npy("|u1", "(2, 1, 2)", &[1, 2, 3, 4])).unwrap()), [1.0, 2.0, 3.0, 4.0]);
     for (descr, shape, expected) in [
         (">f8", "(2, 2)", "type >f8"),
         ("<f8", "(3, 2)", "promises"),
@@ -252,18 +201,10 @@ fn npy_arrays_of_every_type_are_read_and_damage_is_an_error() {
         ("<f8", "(4, 0)", "bytes follow"),
         ("<f8", "(-4, 1)", "entry"),
     ] {
-        let error = message(read(npy(
-            descr,
-            shape,
-            &le(&[1.0, 2.0, 3.0, 4.0], f64::to_le_bytes),
-        )));
+        let error = message(read(npy(descr, shape, &le(&[1.0, 2.0, 3.0, 4.0], f64::to_le_bytes))));
         assert!(error.contains(expected), "{error}");
     }
-    let error = message(read(npy(
-        "<f8",
-        "(2, 2)",
-        &le(&[1.0, 2.0, f64::NAN, 4.0], f64::to_le_bytes),
-    )));
+    let error = message(read(npy("<f8", "(2, 2)", &le(&[1.0, 2.0, f64::NAN, 4.0], f64::to_le_bytes))));
     assert!(error.contains("row 2, column 0"), "{error}");
     read(npy("<f8", "(2, 2)", &le(&expected, f64::to_le_bytes))).unwrap();
     refuses_every_prefix(&x, &source, 1);
@@ -294,33 +235,21 @@ fn safetensors_keep_type_split_and_sites_through_a_round_trip() {
     let again = open(&part.write(&dir.path().join("out")).unwrap(), &Schema::default()).unwrap();
     assert_eq!(again.digest(), part.digest());
     assert!(!single.has_test());
-    let both = source(
-        "kind = 'features'\ntrain = 'a.safetensors'\ntest = 'a.safetensors'",
-        dir.path(),
-    );
+    let both = source("kind = 'features'\ntrain = 'a.safetensors'\ntest = 'a.safetensors'", dir.path());
     assert!(both.has_test());
-    assert_eq!(
-        open(&both, &Schema::default()).unwrap().rows(Split::Test),
-        [1, 3, 4, 5]
-    );
+    assert_eq!(open(&both, &Schema::default()).unwrap().rows(Split::Test), [1, 3, 4, 5]);
     refuses_every_prefix(&path, &single, 3);
 }
 
 #[test]
 fn idx_pairs_are_read_and_absurd_headers_refused() {
     let dir = TempDir::new().unwrap();
-    let images = [
-        &[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1][..],
-        &[10, 20, 30, 40],
-    ]
-    .concat();
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1][..], &[10, 20, 30, 40]].concat();
     fs::write(dir.path().join("x"), &images).unwrap();
     fs::write(dir.path().join("x.gz"), gzip(&images)).unwrap();
     fs::write(dir.path().join("y"), [0, 0, 8, 1, 0, 0, 0, 2, 9, 4]).unwrap();
-    let plain = source(
-        "kind = 'idx'\ntrain_x = 'x'\ntrain_y = 'y'\ntest_x = 'x.gz'\ntest_y = 'y'",
-        dir.path(),
-    );
+    let plain =
+        source("kind = 'idx'\ntrain_x = 'x'\ntrain_y = 'y'\ntest_x = 'x.gz'\ntest_y = 'y'", dir.path());
     let data = open(&plain, &Schema::default()).unwrap();
     assert!(plain.has_test());
     assert_eq!((data.len(), data.rows(Split::Train)), (4, vec![0, 1]));
@@ -329,19 +258,10 @@ fn idx_pairs_are_read_and_absurd_headers_refused() {
     );
     refuses_every_prefix(&dir.path().join("x"), &plain, 1);
     refuses_every_prefix(&dir.path().join("x.gz"), &plain, 1);
-    fs::write(
-        dir.path().join("x"),
-        [
-            0, 0, 8, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-        ],
-    )
-    .unwrap();
+    fs::write(dir.path().join("x"), [0, 0, 8, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255])
+        .unwrap();
     assert!(message(open(&plain, &Schema::default())).contains("larger than any file"));
-    fs::write(
-        dir.path().join("x"),
-        [&[0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 2][..], &[1, 2]].concat(),
-    )
-    .unwrap();
+    fs::write(dir.path().join("x"), [&[0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 2][..], &[1, 2]].concat()).unwrap();
     assert!(message(open(&plain, &Schema::default())).contains("do not belong together"));
 }
 
@@ -351,15 +271,9 @@ fn cifar_batches_are_read_in_order() {
     let record = |label: u8| [vec![label], vec![label * 10; 3072]].concat();
     fs::write(dir.path().join("1.bin"), [record(3), record(0)].concat()).unwrap();
     fs::write(dir.path().join("2.bin.gz"), gzip(&record(9))).unwrap();
-    let cifar = source(
-        "kind = 'cifar'\ntrain = ['1.bin', '2.bin.gz']\ntest = ['1.bin']",
-        dir.path(),
-    );
+    let cifar = source("kind = 'cifar'\ntrain = ['1.bin', '2.bin.gz']\ntest = ['1.bin']", dir.path());
     let data = open(&cifar, &Schema::default()).unwrap();
-    assert_eq!(
-        data.labels().iter().map(Option::unwrap).collect::<Vec<_>>(),
-        ["3", "0", "9", "3", "0"]
-    );
+    assert_eq!(data.labels().iter().map(Option::unwrap).collect::<Vec<_>>(), ["3", "0", "9", "3", "0"]);
     fs::write(dir.path().join("1.bin"), record(10)).unwrap();
     assert!(message(open(&cifar, &Schema::default())).contains("1.bin, row 1"));
     fs::write(dir.path().join("1.bin"), &record(1)[..99]).unwrap();
@@ -380,18 +294,10 @@ fn texts_are_read_from_json_lines_and_csv() {
     assert_eq!(again.digest(), data.digest());
 
     fs::write(dir.path().join("b.csv"), "text,category\n\"a, b\",x\nc,y\n").unwrap();
-    let csv = open(
-        &source("kind = 'text'\npath = 'b.csv'", dir.path()),
-        &Schema::default(),
-    )
-    .unwrap();
+    let csv = open(&source("kind = 'text'\npath = 'b.csv'", dir.path()), &Schema::default()).unwrap();
     assert_eq!(csv.labels().iter().collect::<Vec<_>>(), [Some("x"), Some("y")]);
 
-    fs::write(
-        dir.path().join("a.jsonl"),
-        "{\"text\":\"private words\", \"label\": 3}",
-    )
-    .unwrap();
+    fs::write(dir.path().join("a.jsonl"), "{\"text\":\"private words\", \"label\": 3}").unwrap();
     let error = message(open(&json, &Schema::default()));
     assert!(error.contains("row 1") && !error.contains("private"), "{error}");
 }
@@ -399,9 +305,7 @@ fn texts_are_read_from_json_lines_and_csv() {
 #[test]
 fn a_row_keeps_its_split_whatever_the_order_of_the_rows() {
     let dir = TempDir::new().unwrap();
-    let rows: Vec<String> = (0..60)
-        .map(|n| format!("{n},{},{},x,A,{}\n", n % 40, n * 3, n % 2))
-        .collect();
+    let rows: Vec<String> = (0..60).map(|n| format!("{n},{},{},x,A,{}\n", n % 40, n * 3, n % 2)).collect();
     let header = "id,age,chol,cp,where,num\n";
     let reversed: String = rows.iter().rev().map(String::as_str).collect();
     fs::write(dir.path().join("a.csv"), format!("{header}{}", rows.concat())).unwrap();
@@ -427,10 +331,7 @@ fn incomplete_and_contradicting_sources_are_refused() {
         ("kind = 'cifar'", "neither train nor asset"),
         ("kind = 'table'\nasset = 'mnist'", "kind = \"idx\""),
         ("kind = 'table'\nasset = 'nothing'", "not in the catalogue"),
-        (
-            "kind = 'table'\nasset = 'heart-disease'\npath = 'x.csv'",
-            "both given",
-        ),
+        ("kind = 'table'\nasset = 'heart-disease'\npath = 'x.csv'", "both given"),
         ("kind = 'features'\ntrain = 'a'\ntrain_x = 'b'", "not from both"),
         ("kind = 'table'\npath = 'x.xlsx'", ".xlsx"),
     ] {

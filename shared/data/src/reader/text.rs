@@ -46,11 +46,7 @@ pub(crate) fn read(files: &[TextFile], schema: &Schema) -> Result<Dataset, DataE
             splits.push(split);
             labels.push(line.label);
             sites.push(line.site);
-            texts.push(Text {
-                id: line.id,
-                body: line.text,
-                answer: line.answer,
-            });
+            texts.push(Text { id: line.id, body: line.text, answer: line.answer });
         }
     }
     let has_sites = sites.iter().any(Option::is_some);

@@ -26,15 +26,9 @@ impl Survey {
         if self.classes.contains_key("") {
             return refuse("a class has an empty name".into());
         }
-        let labelled = self
-            .classes
-            .values()
-            .try_fold(0_u64, |sum, &count| sum.checked_add(count));
+        let labelled = self.classes.values().try_fold(0_u64, |sum, &count| sum.checked_add(count));
         if labelled != Some(self.rows_train) {
-            return refuse(format!(
-                "the classes' counts do not add up to {} training rows",
-                self.rows_train
-            ));
+            return refuse(format!("the classes' counts do not add up to {} training rows", self.rows_train));
         }
         match &self.inputs {
             InputSurvey::Text => Ok(()),
@@ -51,9 +45,9 @@ impl Survey {
                     None => Ok(()),
                 }
             }
-            InputSurvey::Table { columns } => columns
-                .iter()
-                .try_for_each(|column| column.check(self.rows_train)),
+            InputSurvey::Table { columns } => {
+                columns.iter().try_for_each(|column| column.check(self.rows_train))
+            }
         }
     }
 }
@@ -64,9 +58,7 @@ impl ColumnSurvey {
             Self::Numeric { name, count, sums } => {
                 names("columns", std::iter::once(name))?;
                 if *count > rows || sums.is_some_and(|sums| !sums.possible(*count)) {
-                    return Err(DataError::Survey(format!(
-                        "count or sums of column {name} are impossible"
-                    )));
+                    return Err(DataError::Survey(format!("count or sums of column {name} are impossible")));
                 }
                 Ok(())
             }
@@ -86,9 +78,7 @@ impl ColumnSurvey {
 /// Names must be few, short and free of control characters.
 fn names<'a>(what: &str, names: impl ExactSizeIterator<Item = &'a String>) -> Result<(), DataError> {
     if names.len() > NAMES_LIMIT {
-        return Err(DataError::Survey(format!(
-            "{what}: more than {NAMES_LIMIT} names"
-        )));
+        return Err(DataError::Survey(format!("{what}: more than {NAMES_LIMIT} names")));
     }
     for name in names {
         if name.chars().count() > NAME_LENGTH || name.chars().any(char::is_control) {

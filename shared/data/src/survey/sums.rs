@@ -29,10 +29,7 @@ impl Sums {
             )));
         }
         let steps = i128::from((value * STEPS).round_ties_even() as i64);
-        self.merge(&Self {
-            sum: steps,
-            squares: steps * steps,
-        })
+        self.merge(&Self { sum: steps, squares: steps * steps })
     }
 
     /// Adds other sums.
@@ -61,12 +58,7 @@ impl Sums {
             .checked_mul(self.sum)
             .and_then(|cross| cross.checked_mul(2))
             .and_then(|cross| self.squares.checked_sub(cross))
-            .and_then(|partial| {
-                centre
-                    .checked_mul(centre)?
-                    .checked_mul(rows)?
-                    .checked_add(partial)
-            })
+            .and_then(|partial| centre.checked_mul(centre)?.checked_mul(rows)?.checked_add(partial))
             .ok_or_else(|| {
                 DataError::Survey("the sums are too large to be centred exactly; rescale the column".into())
             })?;

@@ -7,14 +7,9 @@ use proptest::prelude::*;
 type Row = (f64, Option<u8>, u8, bool);
 
 fn table(rows: &[Row]) -> Dataset {
-    let numbers = rows
-        .iter()
-        .map(|row| if row.1.is_some() { row.0 } else { f64::NAN })
-        .collect();
-    let names = Levels::new(
-        rows.iter()
-            .map(|row| Some(row.1.map_or(String::new(), |n| format!("n{}", n % 5)))),
-    );
+    let numbers = rows.iter().map(|row| if row.1.is_some() { row.0 } else { f64::NAN }).collect();
+    let names =
+        Levels::new(rows.iter().map(|row| Some(row.1.map_or(String::new(), |n| format!("n{}", n % 5)))));
     let missing = names.names().iter().map(String::is_empty).collect();
     Dataset {
         records: Records::Table(vec![
@@ -23,34 +18,20 @@ fn table(rows: &[Row]) -> Dataset {
                 cells: Levels::new(rows.iter().map(|row| Some(row.0.to_string()))),
                 reading: Reading::Number(numbers),
             },
-            Column {
-                name: "c".into(),
-                cells: names,
-                reading: Reading::Name(missing),
-            },
+            Column { name: "c".into(), cells: names, reading: Reading::Name(missing) },
         ]),
         labels: Levels::new(rows.iter().map(|row| Some((row.2 % 3).to_string()))),
-        split: rows
-            .iter()
-            .map(|row| if row.3 { Split::Test } else { Split::Train })
-            .collect(),
+        split: rows.iter().map(|row| if row.3 { Split::Test } else { Split::Train }).collect(),
         sites: None,
     }
 }
 
 fn schema() -> Schema {
-    Schema {
-        numeric: vec!["v".into()],
-        categorical: vec!["c".into()],
-        ..Schema::default()
-    }
+    Schema { numeric: vec!["v".into()], categorical: vec!["c".into()], ..Schema::default() }
 }
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
-    proptest::collection::vec(
-        (-1e6..1e6, any::<Option<u8>>(), any::<u8>(), any::<bool>()),
-        1..60,
-    )
+    proptest::collection::vec((-1e6..1e6, any::<Option<u8>>(), any::<u8>(), any::<bool>()), 1..60)
 }
 
 proptest! {
@@ -102,23 +83,11 @@ fn a_far_mean_does_not_drown_a_small_deviation() {
 
 #[test]
 fn integers_travel_as_canonical_decimal_strings() {
-    let sums = Sums {
-        sum: -5,
-        squares: 1 << 100,
-    };
+    let sums = Sums { sum: -5, squares: 1 << 100 };
     let json = serde_json::to_string(&sums).unwrap();
-    assert_eq!(
-        json,
-        "{\"sum\":\"-5\",\"squares\":\"1267650600228229401496703205376\"}"
-    );
+    assert_eq!(json, "{\"sum\":\"-5\",\"squares\":\"1267650600228229401496703205376\"}");
     assert_eq!(serde_json::from_str::<Sums>(&json).unwrap(), sums);
-    for bad in [
-        "\"+5\"",
-        "\"05\"",
-        "5",
-        "\"x\"",
-        "\"999999999999999999999999999999999999999999\"",
-    ] {
+    for bad in ["\"+5\"", "\"05\"", "5", "\"x\"", "\"999999999999999999999999999999999999999999\""] {
         assert!(
             serde_json::from_str::<Sums>(&format!("{{\"sum\":{bad},\"squares\":\"0\"}}")).is_err(),
             "{bad}"
@@ -128,16 +97,9 @@ fn integers_travel_as_canonical_decimal_strings() {
 
 #[test]
 fn impossible_surveys_are_refused() {
-    let rows = [
-        (1.0, Some(1), 0, false),
-        (2.0, Some(2), 1, false),
-        (3.0, None, 2, true),
-    ];
+    let rows = [(1.0, Some(1), 0, false), (2.0, Some(2), 1, false), (3.0, None, 2, true)];
     let honest = survey(&table(&rows), &schema(), true).unwrap();
-    assert_eq!(
-        (honest.rows_train, honest.rows_test, honest.classes["2"]),
-        (2, 1, 0)
-    );
+    assert_eq!((honest.rows_train, honest.rows_test, honest.classes["2"]), (2, 1, 0));
     let refused = |change: &dyn Fn(&mut Survey)| {
         let mut survey = honest.clone();
         change(&mut survey);
@@ -151,11 +113,7 @@ fn impossible_surveys_are_refused() {
     assert!(refused(&|s| s.classes.extend([(String::new(), 0)])).contains("empty"));
     let column = |s: &mut Survey, change: &dyn Fn(&mut u64, &mut Sums)| {
         if let InputSurvey::Table { columns } = &mut s.inputs
-            && let ColumnSurvey::Numeric {
-                count,
-                sums: Some(sums),
-                ..
-            } = &mut columns[0]
+            && let ColumnSurvey::Numeric { count, sums: Some(sums), .. } = &mut columns[0]
         {
             change(count, sums);
         }
@@ -164,19 +122,9 @@ fn impossible_surveys_are_refused() {
     assert!(refused(&|s| column(s, &|_, sums| sums.squares = -1)).contains("impossible"));
     assert!(refused(&|s| column(s, &|_, sums| sums.sum = i128::MAX)).contains("impossible"));
     assert!(
-        refused(&|s| s.inputs = InputSurvey::Dense {
-            dim: usize::MAX,
-            sums: None
-        })
-        .contains("values a row")
+        refused(&|s| s.inputs = InputSurvey::Dense { dim: usize::MAX, sums: None }).contains("values a row")
     );
-    assert!(
-        refused(&|s| s.inputs = InputSurvey::Dense {
-            dim: 2,
-            sums: Some(vec![])
-        })
-        .contains("sums of 0")
-    );
+    assert!(refused(&|s| s.inputs = InputSurvey::Dense { dim: 2, sums: Some(vec![]) }).contains("sums of 0"));
 }
 
 #[test]
@@ -187,15 +135,8 @@ fn surveys_that_do_not_fit_leave_the_first_unchanged() {
     let mut other = first.clone();
     other.inputs = InputSurvey::Text;
     assert!(first.merge(&other).is_err());
-    let narrower = Schema {
-        categorical: vec![],
-        ..schema()
-    };
-    assert!(
-        first
-            .merge(&survey(&table(&rows), &narrower, true).unwrap())
-            .is_err()
-    );
+    let narrower = Schema { categorical: vec![], ..schema() };
+    assert!(first.merge(&survey(&table(&rows), &narrower, true).unwrap()).is_err());
     let mut huge = before.clone();
     huge.rows_train = u64::MAX;
     assert!(first.merge(&huge).is_err());
@@ -205,10 +146,7 @@ fn surveys_that_do_not_fit_leave_the_first_unchanged() {
 #[test]
 fn bytes_are_summed_scaled_and_unlabelled_training_rows_refused() {
     let mut data = Dataset {
-        records: Records::Dense {
-            dim: 1,
-            values: Values::U8(vec![0, 255]),
-        },
+        records: Records::Dense { dim: 1, values: Values::U8(vec![0, 255]) },
         labels: Levels::new([Some("a"), Some("a")]),
         split: vec![Split::Train; 2],
         sites: None,
@@ -216,19 +154,8 @@ fn bytes_are_summed_scaled_and_unlabelled_training_rows_refused() {
     let counted = survey(&data, &Schema::default(), true).unwrap();
     assert_eq!(
         counted.inputs,
-        InputSurvey::Dense {
-            dim: 1,
-            sums: Some(vec![Sums {
-                sum: 1 << 20,
-                squares: 1 << 40
-            }])
-        }
+        InputSurvey::Dense { dim: 1, sums: Some(vec![Sums { sum: 1 << 20, squares: 1 << 40 }]) }
     );
     data.labels = Levels::new([Some("a"), None]);
-    assert!(
-        survey(&data, &Schema::default(), true)
-            .unwrap_err()
-            .to_string()
-            .contains("row 2")
-    );
+    assert!(survey(&data, &Schema::default(), true).unwrap_err().to_string().contains("row 2"));
 }

@@ -87,10 +87,8 @@ async fn meet(client: Arc<ClientConfig>, server: Arc<ServerConfig>, host: &str) 
         certificates.and_then(|chain| chain.first().map(|der| der.clone().into_owned()))
     };
     // Both streams stay open until both handshakes have ended.
-    let (client, server) = tokio::join!(
-        TlsConnector::from(client).connect(name, here),
-        TlsAcceptor::from(server).accept(there)
-    );
+    let (client, server) =
+        tokio::join!(TlsConnector::from(client).connect(name, here), TlsAcceptor::from(server).accept(there));
     if let Ok(stream) = &server {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(ALPN_H2));
     }
@@ -118,18 +116,11 @@ async fn an_enrolling_site_trusts_the_authority_of_its_token_alone() {
     let met = meet(ours.pin(), serve(&theirs, &stranger, &[&theirs]), HOST).await;
     assert!(met.refused().contains("UnknownIssuer"), "another authority");
     let met = meet(ours.pin(), serve(&ours, &leaf, &[]), HOST).await;
-    assert!(
-        met.refused().contains("UnknownIssuer"),
-        "a chain without the authority"
-    );
+    assert!(met.refused().contains("UnknownIssuer"), "a chain without the authority");
     // The authority's certificate is public: anybody can put it behind a certificate of their own.
     for chain in [&[&ours][..], &[&ours, &theirs], &[&theirs, &ours]] {
         let met = meet(ours.pin(), serve(&theirs, &stranger, chain), HOST).await;
-        assert!(
-            met.refused().contains("certificate"),
-            "{} certificates",
-            chain.len()
-        );
+        assert!(met.refused().contains("certificate"), "{} certificates", chain.len());
     }
 }
 
@@ -176,12 +167,7 @@ async fn both_sides_know_each_other_after_enrolment() {
     assert!(met.server.unwrap_err().to_string().contains("certificate"));
     // A server's certificate does not make a site.
     let server = SwappableCertificate::new(vec![leaf.der.clone()], &leaf.key).unwrap();
-    let met = meet(
-        client_config(server, &ours.der).unwrap(),
-        serve(&ours, &leaf, &[]),
-        HOST,
-    )
-    .await;
+    let met = meet(client_config(server, &ours.der).unwrap(), serve(&ours, &leaf, &[]), HOST).await;
     assert!(met.server.is_err());
 }
 

@@ -56,9 +56,7 @@ fn scores(classes: &[String], rows: u64, accuracy: f64, measured_on: &str) -> Sc
 
 fn site(name: String, classes: usize, skew: i32, draw: &mut Sequence) -> SiteReport {
     let size = 200.0 + 3000.0 * draw.next().powi(3);
-    let class_counts: Vec<u64> = (0..classes)
-        .map(|_| (size * draw.next().powi(skew)) as u64)
-        .collect();
+    let class_counts: Vec<u64> = (0..classes).map(|_| (size * draw.next().powi(skew)) as u64).collect();
     let rows = class_counts.iter().sum();
     SiteReport {
         name,
@@ -99,10 +97,7 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
         metrics: Metrics {
             test: Some(scores(&classes, rows, 0.953, "sites")),
             pooled: Some(scores(&classes, rows, 0.953, "central")),
-            local: Some(LocalScores {
-                mean_accuracy: local,
-                sites_measured: sites.len(),
-            }),
+            local: Some(LocalScores { mean_accuracy: local, sites_measured: sites.len() }),
         },
         model: ModelInfo {
             file: "model.safetensors".to_owned(),
@@ -115,18 +110,9 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
         sites,
         timing: Timing {
             total_s: 29.1,
-            phases: [
-                ("invite", 1.2),
-                ("sums", 17.4),
-                ("solve", 0.62),
-                ("evaluate", 8.1),
-                ("publish", 0.04),
-            ]
-            .map(|(name, seconds)| PhaseTiming {
-                name: name.to_owned(),
-                seconds,
-            })
-            .into(),
+            phases: [("invite", 1.2), ("sums", 17.4), ("solve", 0.62), ("evaluate", 8.1), ("publish", 0.04)]
+                .map(|(name, seconds)| PhaseTiming { name: name.to_owned(), seconds })
+                .into(),
         },
         environment: Environment {
             version: "0.1.0".to_owned(),
@@ -139,26 +125,15 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
 /// Four sites, two classes, equal to pooled.
 pub(super) fn hospitals() -> Report {
     let mut draw = Sequence(7);
-    let names = [
-        "St Vincent, Dublin",
-        "Rigshospitalet",
-        "Charité Berlin",
-        "Hospital Clínic de Barcelona",
-    ];
+    let names = ["St Vincent, Dublin", "Rigshospitalet", "Charité Berlin", "Hospital Clínic de Barcelona"];
     let sites = names.map(|n| site(n.to_owned(), 2, 1, &mut draw));
-    report(
-        "Pneumonia on chest radiographs",
-        vec!["normal".to_owned(), "pneumonia".to_owned()],
-        sites.into(),
-    )
+    report("Pneumonia on chest radiographs", vec!["normal".to_owned(), "pneumonia".to_owned()], sites.into())
 }
 
 /// `sites` sites and `classes` classes with unequal shares.
 pub(super) fn many(sites: usize, classes: usize) -> Report {
     let mut draw = Sequence(11);
-    let list = (0..sites)
-        .map(|i| site(format!("site-{i:04}"), classes, 6, &mut draw))
-        .collect();
+    let list = (0..sites).map(|i| site(format!("site-{i:04}"), classes, 6, &mut draw)).collect();
     let classes = (0..classes).map(|i| format!("class {i}")).collect();
     report(&format!("Simulation over {sites} sites"), classes, list)
 }
@@ -166,57 +141,29 @@ pub(super) fn many(sites: usize, classes: usize) -> Report {
 /// Nine sites of which three are not in, nothing pooled, some numbers missing or not finite.
 pub(super) fn drop_outs() -> Report {
     let mut draw = Sequence(23);
-    let mut sites: Vec<SiteReport> = (0..9)
-        .map(|i| site(format!("Clinic {}", i + 1), 7, 3, &mut draw))
-        .collect();
+    let mut sites: Vec<SiteReport> =
+        (0..9).map(|i| site(format!("Clinic {}", i + 1), 7, 3, &mut draw)).collect();
     for (i, status, reason) in [
-        (
-            2,
-            "dropped",
-            "no result before the deadline of 10 min; last seen 09:14:20",
-        ),
-        (
-            4,
-            "declined",
-            "policy: the smallest cohort is 500 rows, the task would use 212",
-        ),
-        (
-            7,
-            "withdrawn",
-            "asked to leave after the run; the model was solved again without its sums",
-        ),
+        (2, "dropped", "no result before the deadline of 10 min; last seen 09:14:20"),
+        (4, "declined", "policy: the smallest cohort is 500 rows, the task would use 212"),
+        (7, "withdrawn", "asked to leave after the run; the model was solved again without its sums"),
     ] {
         let site = &mut sites[i];
         status.clone_into(&mut site.status);
         site.reason = Some(reason.to_owned());
-        site.metrics = SiteMetrics {
-            test_rows: 0,
-            accuracy: None,
-            balanced_accuracy: None,
-            local_accuracy: None,
-        };
+        site.metrics =
+            SiteMetrics { test_rows: 0, accuracy: None, balanced_accuracy: None, local_accuracy: None };
     }
     sites[4].class_counts.clear();
     sites[4].rows = 0;
     sites[5].metrics.local_accuracy = Some(f64::NAN);
-    let classes = [
-        "actinic keratosis",
-        "basal cell carcinoma",
-        "benign keratosis",
-        "dermatofibroma",
-        "melanoma",
-    ];
-    let classes = classes
-        .into_iter()
-        .chain(["melanocytic naevus", "vascular lesion"])
-        .map(str::to_owned)
-        .collect();
+    let classes =
+        ["actinic keratosis", "basal cell carcinoma", "benign keratosis", "dermatofibroma", "melanoma"];
+    let classes =
+        classes.into_iter().chain(["melanocytic naevus", "vascular lesion"]).map(str::to_owned).collect();
     let mut report = report("Skin lesions, seven classes", classes, sites);
     report.metrics.pooled = None;
-    report.metrics.local = Some(LocalScores {
-        mean_accuracy: f64::NAN,
-        sites_measured: 5,
-    });
+    report.metrics.local = Some(LocalScores { mean_accuracy: f64::NAN, sites_measured: 5 });
     report.model.pooled_sha256 = None;
     report.model.equal_to_pooled = None;
     report.run.version = 2;
@@ -226,19 +173,12 @@ pub(super) fn drop_outs() -> Report {
 /// A run that has just begun: no sites, no scores, no model.
 pub(super) fn empty() -> Report {
     let mut report = report("Nothing yet", Vec::new(), Vec::new());
-    report.metrics = Metrics {
-        test: None,
-        pooled: None,
-        local: None,
-    };
+    report.metrics = Metrics { test: None, pooled: None, local: None };
     report.model.sha256.clear();
     report.model.pooled_sha256 = None;
     report.model.equal_to_pooled = None;
     report.run.finished_at = None;
     "running".clone_into(&mut report.run.status);
-    report.timing = Timing {
-        total_s: f64::NAN,
-        phases: Vec::new(),
-    };
+    report.timing = Timing { total_s: f64::NAN, phases: Vec::new() };
     report
 }

@@ -48,10 +48,7 @@ impl World {
 
     fn answer_of(&mut self, site: &SiteName, key: &str) -> BlobId {
         self.nonce += 1;
-        BlobId::new(
-            *blob(&format!("{site} {key} {}", self.nonce)).sha256(),
-            worth(site),
-        )
+        BlobId::new(*blob(&format!("{site} {key} {}", self.nonce)).sha256(), worth(site))
     }
 
     fn deliver(&mut self, site: &SiteName) {
@@ -65,9 +62,7 @@ impl World {
             Op::Jobs => self.jobs(),
             Op::JobFails => {
                 if self.run().status == Status::Running && self.book.stage().0 != "collecting" {
-                    self.book.push(Event::Failed {
-                        reason: "a job failed".into(),
-                    });
+                    self.book.push(Event::Failed { reason: "a job failed".into() });
                 }
             }
             Op::MostDeliver(n) => {
@@ -145,11 +140,7 @@ impl World {
         if self.run().admit(&site, &key) != Admission::Accept {
             return;
         }
-        self.book.push(Event::Delivered {
-            site: site.clone(),
-            key: key.clone(),
-            delivery: answer(blob),
-        });
+        self.book.push(Event::Delivered { site: site.clone(), key: key.clone(), delivery: answer(blob) });
         let before = self.acknowledged.insert((site, key), blob);
         assert_eq!(before, None, "an answer was taken twice");
     }
@@ -159,11 +150,7 @@ impl World {
         if let Some((site, key)) = answered {
             assert_eq!(self.run().admit(&site, &key), Admission::Duplicate);
             let blob = self.answer_of(&site, &key);
-            self.unchanged(Event::Delivered {
-                site,
-                key,
-                delivery: answer(blob),
-            });
+            self.unchanged(Event::Delivered { site, key, delivery: answer(blob) });
         }
     }
 
@@ -179,16 +166,9 @@ impl World {
 
     /// What is in the memory is what the journal's text says, wherever the coordinator dies.
     pub(super) fn restart(&mut self) {
-        let text: Vec<_> = self
-            .book
-            .entries
-            .iter()
-            .map(|entry| serde_json::to_string(entry).unwrap())
-            .collect();
-        let entries: Vec<Entry> = text
-            .iter()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let text: Vec<_> =
+            self.book.entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+        let entries: Vec<Entry> = text.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
         let run = Run::replay(&entries).unwrap();
         assert_eq!(run, self.book.run);
         self.book.run = run;
@@ -227,9 +207,7 @@ impl World {
             Stage::Collecting(_) => return,
             Stage::Deciding => Event::Decided { next: self.decide() },
             Stage::Reducing(phase) => self.merge(&phase),
-            Stage::Publishing => Event::Published {
-                publication: self.run().outputs[1].output,
-            },
+            Stage::Publishing => Event::Published { publication: self.run().outputs[1].output },
         };
         self.book.push(event);
         if self.run().status == Status::Done {
@@ -258,11 +236,7 @@ impl World {
         let contributions = self.run().contributions(&phase.key);
         for (site, blob) in &contributions {
             let current = self.acknowledged.get(&(site.clone(), phase.key.clone()));
-            assert_eq!(
-                current,
-                Some(blob),
-                "an answer of {site} that was not acknowledged, or withdrawn"
-            );
+            assert_eq!(current, Some(blob), "an answer of {site} that was not acknowledged, or withdrawn");
         }
         if phase.defines_model {
             let invited = self.run().members.keys();
@@ -280,24 +254,12 @@ impl World {
     /// The sum is that of the members, each once, and earlier publications are as they were.
     fn settle(&mut self) {
         let run = &self.book.run;
-        assert!(
-            run.members_in().all(|site| !self.withdrawn.contains(site)),
-            "a withdrawn site is back"
-        );
+        assert!(run.members_in().all(|site| !self.withdrawn.contains(site)), "a withdrawn site is back");
         let expected: u64 = run.members_in().map(worth).sum();
         let publication = run.publications[&run.version];
-        assert_eq!(
-            publication.size(),
-            expected,
-            "double or missing: {:b}",
-            publication.size() ^ expected
-        );
+        assert_eq!(publication.size(), expected, "double or missing: {:b}", publication.size() ^ expected);
         for (version, before) in &self.publications {
-            assert_eq!(
-                run.publications.get(version),
-                Some(before),
-                "version {version} has changed"
-            );
+            assert_eq!(run.publications.get(version), Some(before), "version {version} has changed");
         }
         self.publications.clone_from(&run.publications);
     }
