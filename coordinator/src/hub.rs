@@ -17,8 +17,9 @@ use crate::{
     home::{Config, Home},
     identity::{Admitted, authority::Authority, enrolment::EnrolmentDesk, signer::Signer},
     run::{
-        driver::{self, DriverParts, RunHandle},
+        driver::{self, DriverParts},
         event::{Entry, Event},
+        handle::RunHandle,
         machine::{Run, Status},
         plan::Plan,
     },

@@ -18,6 +18,7 @@
 pub mod driver;
 pub mod event;
 mod forget;
+pub mod handle;
 pub mod machine;
 pub mod plan;
 

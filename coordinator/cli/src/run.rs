@@ -108,7 +108,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
             Command::Show { run } => show(cli, &operator.rpc.show_run(reference(run)).await?.into_inner())?,
             Command::Watch { run } => watch::run(cli, &mut operator, run).await?,
             Command::Abort { run } => {
-                said(cli, "aborted", &operator.rpc.abort_run(reference(run)).await?.into_inner())?
+                said(cli, "aborted", &operator.rpc.abort_run(reference(run)).await?.into_inner())?;
             }
             Command::Resume { run } => {
                 said(cli, "resumed", &operator.rpc.resume_run(reference(run)).await?.into_inner())?;

@@ -18,8 +18,8 @@ use crate::{
     identity::signer::Signature,
     rpc::operator::{membership_words, status_word},
     run::{
-        driver::RunHandle,
         event::Entry,
+        handle::RunHandle,
         machine::{Membership, Run, Status},
     },
     workload::Publication,

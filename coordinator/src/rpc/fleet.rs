@@ -20,7 +20,7 @@ use crate::{
     VERSION,
     fleet::{OpenSession, SESSION_QUEUE},
     hub::Hub,
-    run::driver::printable,
+    run::handle::printable,
 };
 
 /// A session on which nothing was heard for so long is over; agents send a heartbeat every 20 s.

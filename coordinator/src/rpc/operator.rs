@@ -19,8 +19,8 @@ use crate::{
     hub::Hub,
     report::{AttachedEvaluation, bundle},
     run::{
-        driver::RunHandle,
         event::Event,
+        handle::RunHandle,
         machine::{Membership, Run, Stage, Status as RunStatus},
     },
     workload::Publication,
