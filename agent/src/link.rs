@@ -132,11 +132,15 @@ async fn attend(
 }
 
 async fn renew_in_time(identity: &Identity, channel: CallerChannel) -> Result<(), AgentError> {
+    let mut renew_at = identity.certificate()?.renew_at();
     loop {
         tokio::time::sleep(RENEWAL_CHECK).await;
-        if unix_seconds() >= identity.certificate()?.renew_at() {
+        if unix_seconds() >= renew_at {
             match identity.renew(channel.clone()).await {
-                Ok(()) => tracing::info!("certificate renewed"),
+                Ok(()) => {
+                    tracing::info!("certificate renewed");
+                    renew_at = identity.certificate()?.renew_at();
+                }
                 Err(error) => {
                     tracing::warn!("{error}; trying again in a minute");
                     tokio::time::sleep(Duration::from_mins(1)).await;

@@ -2,8 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +14,7 @@ use sheaf_proto::{
     BlobId,
     v1::{Task, task_update::State as TaskState},
 };
-use sheaf_transport::{digest::sha256_hex, transfer::BlobMover};
+use sheaf_transport::transfer::BlobMover;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -199,32 +197,25 @@ impl Worker {
 
     /// Fetches the specification and inputs, over as many links as it takes.
     async fn fetch(&self, task: &Task) -> Result<Assignment, AgentError> {
-        let spec = self.fetch_blob(task, BlobId::from_wire(task.spec.as_ref()).map_err(task_error)?).await?;
+        let spec = self.fetch_blob(BlobId::from_wire(task.spec.as_ref()).map_err(task_error)?).await?;
         let mut inputs = Vec::new();
         for input in &task.inputs {
-            inputs.push(self.fetch_blob(task, BlobId::from_wire(Some(input)).map_err(task_error)?).await?);
+            inputs.push(self.fetch_blob(BlobId::from_wire(Some(input)).map_err(task_error)?).await?);
         }
         Ok(Assignment { phase: task.phase.clone(), spec, inputs, min_rows: 0 })
     }
 
-    async fn fetch_blob(&self, task: &Task, blob: BlobId) -> Result<Vec<u8>, AgentError> {
-        let folder = self.shared.config.home.join("inputs");
-        fs::create_dir_all(&folder).map_err(AgentError::file(&folder))?;
-        // A name of the task's own: two runs may ask for the same blob at the same time.
-        let path: PathBuf =
-            folder.join(sha256_hex(format!("{} {} {blob}", task.run_id, task.key).as_bytes()));
-        while !path.exists() {
+    async fn fetch_blob(&self, blob: BlobId) -> Result<Vec<u8>, AgentError> {
+        // Inputs are small against records: they need no place on the disk.
+        let mut bytes = Vec::new();
+        loop {
             let channel = self.shared.link.channel().await?;
-            match BlobMover::new(channel).download(blob, &path).await {
-                Ok(()) => {}
+            match BlobMover::new(channel).fetch(blob, &mut bytes).await {
+                Ok(()) => return Ok(bytes),
                 Err(error) if error.is_transient() => tokio::time::sleep(FETCH_RETRY).await,
                 Err(error) => return Err(AgentError::Task(error.to_string())),
             }
         }
-        let bytes = fs::read(&path).map_err(AgentError::file(&path))?;
-        // Inputs are small against records and are fetched again if need be: none is kept.
-        fs::remove_file(&path).map_err(AgentError::file(&path))?;
-        Ok(bytes)
     }
 
     async fn compute(

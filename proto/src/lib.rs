@@ -20,9 +20,9 @@ pub mod v1 {
 /// The encoded `FileDescriptorSet` of the package, for the access table's test and the API snapshot.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
-/// Largest chunk of a blob on the wire, bytes: large enough for 1 GB/s on loopback, small enough for
-/// flat memory and a prompt resume.
-pub const CHUNK_BYTES: usize = 1 << 20;
+/// Chunk of a blob as this version sends it, bytes: large enough for 1 GB/s on loopback, small enough for flat
+/// memory and a prompt resume. A peer may send others up to [`MESSAGE_BYTES`].
+pub const CHUNK_BYTES: usize = 1 << 18;
 
-/// Receive limit of every message but a chunk, bytes.
+/// Receive limit of every message, bytes.
 pub const MESSAGE_BYTES: usize = 4 << 20;

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use sheaf_proto::{
-    CHUNK_BYTES, MESSAGE_BYTES,
+    MESSAGE_BYTES,
     v1::{
         enrolment_server::EnrolmentServer, fleet_server::FleetServer, operator_server::OperatorServer,
         transfer_server::TransferServer,
@@ -90,7 +90,7 @@ impl BoundServer {
             )
             .add_service(
                 TransferServer::new(TransferService::new(Arc::clone(&hub)))
-                    .max_decoding_message_size(2 * CHUNK_BYTES),
+                    .max_decoding_message_size(MESSAGE_BYTES),
             )
             .add_service(
                 OperatorServer::new(OperatorService(Arc::clone(&hub))).max_decoding_message_size(PLAN_BYTES),

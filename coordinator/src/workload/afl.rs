@@ -410,8 +410,9 @@ fn publish(
     let shape = SumsShape::of(&survey.features, classes.len());
     let mut sites = BTreeMap::new();
     for (site, blob) in &sums.contributions {
-        let header =
-            codec::check(&context.blobs.get(blob)?, &shape).map_err(|e| Error::corrupt(e.to_string()))?;
+        // The sums were checked when they came and again when they were added.
+        let head = context.blobs.head(blob, codec::header_len(&shape))?;
+        let header = codec::header(&head, &shape).map_err(|e| Error::corrupt(e.to_string()))?;
         let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
         sites.insert(
             site.clone(),

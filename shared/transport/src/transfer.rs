@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use sheaf_proto::{
-    BlobId, CHUNK_BYTES,
+    BlobId, CHUNK_BYTES, MESSAGE_BYTES,
     v1::{
         Chunk, DownloadRequest, StatRequest, UploadHeader, UploadMessage, transfer_client::TransferClient,
         upload_message::Body,
@@ -22,10 +22,13 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::{channel::CallerChannel, digest::BlobHasher};
+use crate::{
+    channel::CallerChannel,
+    digest::{BlobHasher, blob_id},
+};
 
 /// Chunks read ahead of the network.
-const AHEAD: usize = 4;
+const AHEAD: usize = 2;
 
 /// Why a blob did not get through. What arrived is kept: calling again resumes.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,7 @@ pub struct BlobMover {
 impl BlobMover {
     /// Uses an established channel.
     pub fn new(channel: CallerChannel) -> Self {
-        let client = TransferClient::new(channel).max_decoding_message_size(CHUNK_BYTES * 2);
+        let client = TransferClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
         Self { client }
     }
 
@@ -160,6 +163,30 @@ impl BlobMover {
         }
         writer.sync_all().await.map_err(file)?;
         fs::rename(&part, path).await.map_err(file)
+    }
+
+    /// Fetches a small `blob` into memory. What `held` has of it from a broken transfer is not fetched again.
+    pub async fn fetch(&self, blob: BlobId, held: &mut Vec<u8>) -> Result<(), TransferError> {
+        let rpc = |status: Status| TransferError::Rpc { blob, status: Box::new(status) };
+        let request = DownloadRequest { blob: Some(blob.to_wire()), offset: held.len() as u64 };
+        let mut chunks = self.client.clone().download(request).await.map_err(rpc)?.into_inner();
+        let mut ended = false;
+        while let Some(chunk) = chunks.message().await.map_err(rpc)? {
+            held.extend_from_slice(&chunk.data);
+            ended = chunk.last;
+            if held.len() as u64 > blob.size() {
+                break;
+            }
+        }
+        let received = blob_id(held);
+        if received == blob {
+            return Ok(());
+        }
+        if !ended && received.size() < blob.size() {
+            return Err(rpc(Status::unavailable("the stream ended before the last chunk")));
+        }
+        held.clear();
+        Err(TransferError::Corrupt { expected: blob, received })
     }
 }
 

@@ -73,6 +73,16 @@ pub fn check(bytes: &[u8], expected: &SumsShape) -> Result<SumsHeader, AnalyticE
     Ok(header)
 }
 
+/// What the beginning of encoded sums says, [`header_len`] bytes or more, of sums that were checked before.
+pub fn header(bytes: &[u8], expected: &SumsShape) -> Result<SumsHeader, AnalyticError> {
+    Ok(read_header(bytes, expected)?.0)
+}
+
+/// Bytes before the first block.
+pub const fn header_len(expected: &SumsShape) -> usize {
+    FIXED_HEADER + 8 * expected.classes
+}
+
 /// Decodes sums of the `expected` shape, checked as by [`check`].
 pub fn decode(bytes: &[u8], expected: &SumsShape) -> Result<Sums, AnalyticError> {
     let (header, body) = read_header(bytes, expected)?;
