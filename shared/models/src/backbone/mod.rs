@@ -1,0 +1,3 @@
+//! Frozen networks for images.
+
+pub mod efficientnet;

@@ -1,0 +1,3 @@
+//! Frozen networks for text.
+
+pub mod minilm;

@@ -1,0 +1,101 @@
+//! Gradients of single records, clipped and summed: what DP-SGD adds its noise to (Abadi et al. 2016, arXiv 1607.00133).
+//!
+//! A linear layer's gradient for one record is a product over that record's tokens alone, so all records' gradients come
+//! from one batched product in place of one large one: the same arithmetic, and no second pass.
+
+use super::{Encoded, example::TokenBatch, optimizer::Named, supervised::to_host};
+use crate::{
+    ModelError,
+    adapter::Adapter,
+    lora::Dropout,
+    loss::token_loss,
+    slm::{
+        LanguageModel,
+        backward::backward,
+        forward::{Adapted, Keep},
+    },
+    weights::HostTensor,
+};
+
+/// The records' gradients after clipping, summed, and each one's length before.
+#[derive(Debug, Clone)]
+pub struct ClippedSum {
+    /// By the adapter's names.
+    pub sum: Named,
+    /// Length of each record's gradient over all matrices together.
+    pub norms: Vec<f64>,
+    /// Each record's loss: the mean over its predicted tokens. Private: for tests and non-private runs.
+    pub losses: Vec<f64>,
+}
+
+/// Gradients of each record's own mean loss, scaled down to at most `clip` and summed. A record's loss does not depend on
+/// which others are in the batch, so neither does its gradient.
+///
+/// # Errors
+/// [`ModelError::Input`] for no or over-long records; [`ModelError::Diverged`] when a gradient is not finite.
+pub fn clipped_sum(
+    model: &LanguageModel,
+    adapter: &Adapter,
+    records: &[&Encoded],
+    clip: f64,
+) -> Result<ClippedSum, ModelError> {
+    if clip.is_nan() || clip <= 0.0 {
+        return Err(ModelError::Config { option: "clip", reason: "must be positive".to_owned() });
+    }
+    let lora = adapter.to_device(model.config(), model.device())?;
+    // Dropout would tie a record's gradient to its place in the batch.
+    let adapted = Adapted { weights: &lora, dropout: Dropout { rate: 0.0, seed: 0 } };
+    let mut batch = TokenBatch::new(records)?;
+    for span in &batch.spans {
+        let weight = 1.0 / span.len().max(1) as f32;
+        batch.targets.weights[span.clone()].fill(weight);
+    }
+    let pass = model.run(&batch.batch, Some(adapted), Keep::Traces)?;
+    let (log_p, d_hidden) = token_loss(model, &pass.hidden, &batch.targets);
+    let losses = batch
+        .spans
+        .iter()
+        .map(|span| {
+            let sum: f64 = log_p[span.clone()].iter().map(|p| f64::from(*p)).sum();
+            -sum / span.len().max(1) as f64
+        })
+        .collect();
+    let gradients = to_host(backward(model, &batch.batch, adapted, pass, d_hidden, true));
+    let (sum, norms) = clip_and_sum(gradients, records.len(), clip)?;
+    Ok(ClippedSum { sum, norms, losses })
+}
+
+/// Clips stacked gradients `[records * rows, columns]` by record and sums them.
+pub(crate) fn clip_and_sum(
+    stacked: Named,
+    records: usize,
+    clip: f64,
+) -> Result<(Named, Vec<f64>), ModelError> {
+    let mut squares = vec![0.0_f64; records];
+    for tensor in stacked.values() {
+        let size = tensor.data.len() / records;
+        for (square, record) in squares.iter_mut().zip(tensor.data.chunks_exact(size)) {
+            *square += record.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
+        }
+    }
+    let norms: Vec<f64> = squares.into_iter().map(f64::sqrt).collect();
+    if let Some(record) = norms.iter().position(|norm| !norm.is_finite()) {
+        return Err(ModelError::Diverged(format!("the gradient of record {record} is not finite")));
+    }
+    let factors: Vec<f32> = norms.iter().map(|norm| (clip / norm.max(clip)) as f32).collect();
+    let sum = stacked
+        .into_iter()
+        .map(|(name, tensor)| {
+            let size = tensor.data.len() / records;
+            let mut sum = vec![0.0_f32; size];
+            for (record, factor) in tensor.data.chunks_exact(size).zip(&factors) {
+                for (sum, value) in sum.iter_mut().zip(record) {
+                    *sum += factor * value;
+                }
+            }
+            let shape = vec![tensor.shape[0] / records, tensor.shape[1]];
+            (name, HostTensor { shape, data: sum })
+        })
+        .collect();
+    Ok((sum, norms))
+}
