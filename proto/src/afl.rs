@@ -78,4 +78,7 @@ pub struct Evaluation {
     pub scores: Option<ScoreHistogram>,
     /// The confusion matrix of the model of this site's rows alone.
     pub local: Option<Confusion>,
+    /// What computed the features of a pre-trained model, such as `cpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
 }

@@ -1,7 +1,8 @@
-//! The public data sets that plans may name, with licence, hash and where their files come from.
+//! The public data sets and models that plans may name, with licence, hash and where their files come from.
 
 use crate::DataError;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The list, as it is shipped.
 const BUILT_IN: &str = include_str!("../catalogue.toml");
@@ -15,7 +16,7 @@ pub struct Catalogue {
     pub assets: Vec<Asset>,
 }
 
-/// One data set.
+/// One data set or model.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Asset {
@@ -33,7 +34,7 @@ pub struct Asset {
     pub files: Vec<AssetFile>,
 }
 
-/// The kind of source that reads an asset.
+/// The kind of source that reads an asset, or that it is a model.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -47,6 +48,10 @@ pub enum Kind {
     Cifar,
     /// Texts.
     Text,
+    /// JPEG and PNG files with an index.
+    Images,
+    /// Not records: weights and what belongs to them.
+    Model,
 }
 
 impl Kind {
@@ -58,6 +63,8 @@ impl Kind {
             Self::Idx => "idx",
             Self::Cifar => "cifar",
             Self::Text => "text",
+            Self::Images => "images",
+            Self::Model => "model",
         }
     }
 }
@@ -101,6 +108,36 @@ pub enum Role {
     TestX,
     /// Test labels.
     TestY,
+    /// A table that lists images.
+    Index,
+    /// Image files end to end.
+    Pack,
+    /// A model's weights.
+    Weights,
+    /// A model's tokenizer.
+    Tokenizer,
+    /// A model's dimensions.
+    Config,
+}
+
+impl Role {
+    /// As it is written in the catalogue.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::Train => "train",
+            Self::Test => "test",
+            Self::TrainX => "train-x",
+            Self::TrainY => "train-y",
+            Self::TestX => "test-x",
+            Self::TestY => "test-y",
+            Self::Index => "index",
+            Self::Pack => "pack",
+            Self::Weights => "weights",
+            Self::Tokenizer => "tokenizer",
+            Self::Config => "config",
+        }
+    }
 }
 
 /// Where a file comes from.
@@ -145,6 +182,30 @@ impl Catalogue {
             .map_err(|e| DataError::Asset { id: "catalogue".into(), problem: format!("does not parse: {e}") })
     }
 
+    /// The data sets, in the order of the file.
+    pub fn data_sets(&self) -> impl Iterator<Item = &Asset> {
+        self.assets.iter().filter(|asset| asset.kind != Kind::Model)
+    }
+
+    /// The models, in the order of the file.
+    pub fn models(&self) -> impl Iterator<Item = &Asset> {
+        self.assets.iter().filter(|asset| asset.kind == Kind::Model)
+    }
+
+    /// A model by its id.
+    ///
+    /// # Errors
+    /// [`DataError::Asset`] with the ids of the models there are.
+    pub fn model(&self, id: &str) -> Result<&Asset, DataError> {
+        self.models().find(|asset| asset.id == id).ok_or_else(|| {
+            let known: Vec<_> = self.models().map(|asset| asset.id.as_str()).collect();
+            DataError::Asset {
+                id: id.into(),
+                problem: format!("is no model that this version knows; it knows {}", known.join(", ")),
+            }
+        })
+    }
+
     /// An asset by its id.
     ///
     /// # Errors
@@ -164,6 +225,21 @@ impl Asset {
     /// True where one of its files has this role.
     pub fn has_role(&self, role: Role) -> bool {
         self.files.iter().any(|file| file.role == role)
+    }
+
+    /// One hash for all files: of one file its SHA-256; of several the SHA-256 of their lines `HASH  NAME`, in the
+    /// catalogue's order, as `sha256sum NAME... | sha256sum` prints it. It pins a model in plans and model cards.
+    pub fn sha256(&self) -> String {
+        match self.files.as_slice() {
+            [file] => file.sha256.clone(),
+            files => {
+                let mut hash = Sha256::new();
+                for file in files {
+                    hash.update(format!("{}  {}\n", file.sha256, file.name));
+                }
+                hex::encode(hash.finalize())
+            }
+        }
     }
 
     /// The forms it is published in, each a complete list of files, in the catalogue's order.
@@ -215,5 +291,29 @@ mod tests {
             }
         }
         assert!(catalogue.find("nothing").unwrap_err().to_string().contains("heart-disease"));
+    }
+
+    #[test]
+    fn models_are_apart_from_data_and_pinned_by_one_hash() {
+        let catalogue = Catalogue::built_in().unwrap();
+        let ids: Vec<_> = catalogue.models().map(|asset| asset.id.as_str()).collect();
+        assert_eq!(ids, ["efficientnet-lite0", "minilm-l6", "smollm2-135m"]);
+        assert!(catalogue.data_sets().all(|asset| !ids.contains(&asset.id.as_str())));
+        assert!(catalogue.model("mnist").unwrap_err().to_string().contains("minilm-l6"));
+        let one = catalogue.model("efficientnet-lite0").unwrap();
+        assert_eq!(one.sha256(), one.files[0].sha256);
+        // printf of the three lines of `sha256sum` through `sha256sum`
+        assert_eq!(
+            catalogue.model("minilm-l6").unwrap().sha256(),
+            "da062441feb64ff89f5c85de28299927229436304e5e99c7df28f5f8085324b6"
+        );
+        for asset in catalogue.models() {
+            assert!(asset.has_role(Role::Weights), "{}", asset.id);
+            assert!(
+                asset.files.iter().all(|file| file.bytes.is_some() && !file.sources.is_empty()),
+                "{}",
+                asset.id
+            );
+        }
     }
 }

@@ -1,13 +1,18 @@
 //! Records in memory, as their source holds them, with label, split and site of every row.
 
 mod description;
+mod dialogue;
+mod image;
 mod levels;
+mod media;
 #[cfg(test)]
 mod tests;
 mod writing;
 
 pub use description::{ColumnDescription, Description};
+pub use image::ImageShape;
 pub use levels::Levels;
+pub use media::{Media, RgbImage};
 
 use crate::DataError;
 use sha2::{Digest, Sha256};
@@ -62,8 +67,8 @@ pub(crate) struct Text {
 /// The inputs, by kind.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Records {
-    /// `[rows, dim]`.
-    Dense { dim: usize, values: Values },
+    /// `[rows, dim]`; where the rows are images, how.
+    Dense { dim: usize, values: Values, image: Option<ImageShape> },
     /// Columns of equal length.
     Table(Vec<Column>),
     /// One text a row.
@@ -117,7 +122,9 @@ impl Dataset {
     #[must_use]
     pub fn subset(&self, rows: &[usize]) -> Self {
         let records = match &self.records {
-            Records::Dense { dim, values } => Records::Dense { dim: *dim, values: values.subset(*dim, rows) },
+            Records::Dense { dim, values, image } => {
+                Records::Dense { dim: *dim, values: values.subset(*dim, rows), image: *image }
+            }
             Records::Table(columns) => {
                 Records::Table(columns.iter().map(|column| column.subset(rows)).collect())
             }
@@ -137,9 +144,13 @@ impl Dataset {
         hash.update(b"sheaf data set 1");
         hash.update((self.len() as u64).to_le_bytes());
         match &self.records {
-            Records::Dense { dim, values } => {
+            Records::Dense { dim, values, image } => {
                 frame(&mut hash, b"dense");
                 hash.update((*dim as u64).to_le_bytes());
+                if let Some(image) = image {
+                    frame(&mut hash, b"image");
+                    image.dims().iter().for_each(|&n| hash.update((n as u64).to_le_bytes()));
+                }
                 values.hash_into(&mut hash);
             }
             Records::Table(columns) => {

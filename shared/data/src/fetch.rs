@@ -11,6 +11,7 @@ use crate::DataError;
 use crate::catalogue::{Asset, AssetFile, Catalogue, Origin, Role};
 use package::Packages;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,11 @@ impl AssetFiles {
     pub fn paths(&self, role: Role) -> Vec<PathBuf> {
         self.files.iter().filter(|(r, _)| *r == role).map(|(_, path)| path.clone()).collect()
     }
+
+    /// The files by the names of their roles; where a role has several, the last one.
+    pub fn by_role(&self) -> BTreeMap<String, PathBuf> {
+        self.files.iter().map(|(role, path)| (role.name().to_owned(), path.clone())).collect()
+    }
 }
 
 impl AssetStore {
@@ -79,20 +85,30 @@ impl AssetStore {
         &self.cache
     }
 
-    /// All assets, and whether each is complete on this machine (by name and size; [`AssetStore::verify`] hashes).
+    /// All data sets, and whether each is complete on this machine (by name and size; [`AssetStore::verify`] hashes).
     ///
     /// # Errors
     /// [`DataError::Asset`] where the catalogue is broken.
     pub fn list(&self) -> Result<Vec<(Asset, bool)>, DataError> {
+        Ok(Catalogue::built_in()?.data_sets().map(|asset| (asset.clone(), self.complete(asset))).collect())
+    }
+
+    /// As [`AssetStore::list`], of models.
+    ///
+    /// # Errors
+    /// [`DataError::Asset`] where the catalogue is broken.
+    pub fn list_models(&self) -> Result<Vec<(Asset, bool)>, DataError> {
+        Ok(Catalogue::built_in()?.models().map(|asset| (asset.clone(), self.complete(asset))).collect())
+    }
+
+    fn complete(&self, asset: &Asset) -> bool {
         let there = |asset: &Asset, file: &AssetFile| {
             self.places(asset, file).iter().any(|path| {
                 path.metadata()
                     .is_ok_and(|meta| meta.is_file() && file.bytes.is_none_or(|bytes| bytes == meta.len()))
             })
         };
-        let complete =
-            |asset: &Asset| asset.forms().iter().any(|form| form.iter().all(|file| there(asset, file)));
-        Ok(Catalogue::built_in()?.assets.into_iter().map(|asset| (asset.clone(), complete(&asset))).collect())
+        asset.forms().iter().any(|form| form.iter().all(|file| there(asset, file)))
     }
 
     /// Checks the hashes of what is on this machine and fetches nothing.

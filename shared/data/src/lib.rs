@@ -12,7 +12,7 @@
 //! Everything here blocks; nothing here knows about networks between sites. A site's records never leave a
 //! [`Dataset`]; a [`Survey`] holds only counts, integer sums and sorted unions, so merging in any order gives the same bytes.
 //!
-//! Public data sets are listed in the [`catalogue`] and fetched, pinned by hash, through an [`AssetStore`].
+//! Public data sets and models are listed in the [`catalogue`] and fetched, pinned by hash, through an [`AssetStore`].
 
 pub mod catalogue;
 mod dataset;
@@ -26,11 +26,11 @@ mod source;
 mod split;
 mod survey;
 
-pub use dataset::{ColumnDescription, Dataset, Description, Levels, Split};
+pub use dataset::{ColumnDescription, Dataset, Description, ImageShape, Levels, Media, RgbImage, Split};
 pub use encoding::{ColumnEncoding, Encoding, Inputs, Moments};
 pub use error::DataError;
 pub use fetch::{AssetFiles, AssetStore, Progress};
 pub use partition::{Partition, SiteRows, partition};
-pub use schema::{Correction, Missing, MissingCategorical, MissingNumeric, Schema, SplitRule};
+pub use schema::{Backbone, Correction, Missing, MissingCategorical, MissingNumeric, Schema, SplitRule};
 pub use source::Source;
 pub use survey::{ColumnSurvey, InputSurvey, Sums, Survey, survey};

@@ -4,6 +4,7 @@ pub(crate) mod array;
 mod bytes;
 pub(crate) mod cifar;
 pub(crate) mod idx;
+pub(crate) mod images;
 mod npy;
 mod parquet;
 mod safetensor;

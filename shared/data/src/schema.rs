@@ -3,9 +3,14 @@
 use crate::DataError;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 /// Largest number of hashed text features: a Gram matrix of this size already takes 512 GiB.
 const MAX_TEXT_DIM: usize = 1 << 18;
+/// Pixels that images may be scaled to for a backbone.
+const IMAGE_SIZES: RangeInclusive<usize> = 32..=1024;
+/// Largest cut-off for texts; models have their own below it.
+const MAX_TOKENS: usize = 8192;
 
 /// How the columns of a table become a label and inputs. Every key is optional for features, images and text, which
 /// carry their own labels.
@@ -32,6 +37,49 @@ pub struct Schema {
     pub split: Option<SplitRule>,
     /// Inputs that hashed text gets.
     pub text_dim: usize,
+    /// A pre-trained model whose features stand for images or texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Backbone>,
+}
+
+/// A frozen pre-trained model that turns images or texts into feature vectors.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Backbone {
+    /// Its id in the catalogue.
+    pub model: String,
+    /// The catalogue's hash of it, 64 hexadecimal digits. The coordinator fills it in; a site refuses another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Pixels that images are scaled to, height and width; 0 for the model's own.
+    #[serde(default)]
+    pub image_size: usize,
+    /// Tokens after which texts are cut off; 0 for the model's own limit.
+    #[serde(default)]
+    pub max_tokens: usize,
+}
+
+impl Backbone {
+    /// Checks the ranges of the options.
+    fn validate(&self) -> Result<(), DataError> {
+        let refuse = |problem: String| Err(DataError::Schema(problem));
+        if self.model.is_empty() {
+            return refuse("backbone.model is empty; name a model of the catalogue".into());
+        }
+        if self.sha256.as_ref().is_some_and(|hash| !hex::decode(hash).is_ok_and(|hash| hash.len() == 32)) {
+            return refuse("backbone.sha256 must be 64 hexadecimal digits, or absent".into());
+        }
+        if self.image_size != 0 && !IMAGE_SIZES.contains(&self.image_size) {
+            return refuse(format!("backbone.image_size must be 0 or 32 to 1024, not {}", self.image_size));
+        }
+        if self.max_tokens > MAX_TOKENS {
+            return refuse(format!(
+                "backbone.max_tokens must be at most {MAX_TOKENS}, not {}",
+                self.max_tokens
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Schema {
@@ -47,6 +95,7 @@ impl Default for Schema {
             corrections: Vec::new(),
             split: None,
             text_dim: 2048,
+            backbone: None,
         }
     }
 }
@@ -191,6 +240,14 @@ impl Schema {
                 split.test_fraction
             ));
         }
+        if let Some(backbone) = &self.backbone {
+            backbone.validate()?;
+            if let Some(column) = self.numeric.iter().chain(&self.categorical).next() {
+                return refuse(format!(
+                    "a backbone reads images or texts, column {column} is of a table; keep one of them"
+                ));
+            }
+        }
         Ok(())
     }
 }
@@ -225,6 +282,11 @@ mod tests {
             ("target = 'y'\npositive_above = nan", "finite"),
             ("text_dim = 0", "text_dim"),
             ("[split]\ntest_fraction = 1.0", "test_fraction"),
+            ("[backbone]\nmodel = ''", "model is empty"),
+            ("[backbone]\nmodel = 'm'\nimage_size = 8", "32 to 1024"),
+            ("[backbone]\nmodel = 'm'\nsha256 = 'abc'", "64 hexadecimal"),
+            ("[backbone]\nmodel = 'm'\nmax_tokens = 100000", "max_tokens"),
+            ("numeric = ['a']\n[backbone]\nmodel = 'm'", "keep one"),
             ("[[corrections]]\ncolumn = 'id'\nequals = '3'\nset = {}", "sets nothing"),
         ];
         for (text, expected) in cases {

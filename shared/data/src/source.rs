@@ -1,7 +1,7 @@
 //! Where records are.
 
 use crate::catalogue::{Catalogue, Kind, Role};
-use crate::reader::{array, cifar, idx, table, text};
+use crate::reader::{array, cifar, idx, images, table, text};
 use crate::{AssetStore, DataError, Dataset, Schema, Split};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -75,6 +75,24 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asset: Option<String>,
     },
+    /// JPEG and PNG files with an index: a table with `label` and either `path` (relative to the index) or `offset` and
+    /// `length` (bytes in `pack`) and, if they are there, `split`, `site`, `id`. The schema may name other columns. Rows
+    /// become red, green and blue bytes `[height, width, 3]`.
+    Images {
+        /// The index, `.csv` or `.csv.gz`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<PathBuf>,
+        /// Image files end to end in one file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pack: Option<PathBuf>,
+        /// Scales every image to this height and width, cutting off what is too long of the longer side; without it all
+        /// images must have one size already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<usize>,
+        /// Or an asset.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asset: Option<String>,
+    },
     /// Texts: `.jsonl` or `.jsonl.gz` with `text` and, if they are there, `id`, `split`, `label`, `answer`, `site`; or
     /// `.csv` with the columns `text` and `label` (or `category`).
     Text {
@@ -115,6 +133,7 @@ impl Source {
                 [train_x, train_y, test_x, test_y].into_iter().flatten().collect()
             }
             Self::Cifar { train, test, .. } => train.iter_mut().chain(test).collect(),
+            Self::Images { index, pack, .. } => index.iter_mut().chain(pack).collect(),
         };
         for path in single {
             // `join` keeps an absolute path as it is.
@@ -129,6 +148,7 @@ impl Source {
             | Self::Features { asset, .. }
             | Self::Idx { asset, .. }
             | Self::Cifar { asset, .. }
+            | Self::Images { asset, .. }
             | Self::Text { asset, .. } => asset.as_deref(),
         }
     }
@@ -137,7 +157,7 @@ impl Source {
     /// one file (a column, a tensor, a field) is not that: those test rows belong to the sites.
     pub fn has_test(&self) -> bool {
         let own = match self {
-            Self::Table { .. } | Self::Text { .. } => return false,
+            Self::Table { .. } | Self::Text { .. } | Self::Images { .. } => return false,
             Self::Features { test, test_x, .. } => test.is_some() || test_x.is_some(),
             Self::Idx { test_x, .. } => test_x.is_some(),
             Self::Cifar { test, .. } => !test.is_empty(),
@@ -179,6 +199,9 @@ impl Source {
                 text::read(&[(required(path.as_ref(), "path")?.clone(), None)], schema)
             }
             Self::Cifar { train, test, .. } => cifar::read(train, test, schema),
+            Self::Images { index, pack, size, .. } => {
+                images::read(required(index.as_ref(), "index")?, pack.as_deref(), *size, schema)
+            }
             Self::Idx { train_x, train_y, test_x, test_y, .. } => {
                 let train = pair(train_x.as_ref(), train_y.as_ref(), "train_x")?;
                 let test =
@@ -211,6 +234,9 @@ impl Source {
             return Err(DataError::Source(format!("asset {id} and paths are both given; keep one of them")));
         }
         let kind = Catalogue::built_in()?.find(id)?.kind;
+        if kind == Kind::Model {
+            return Err(DataError::Source(format!("asset {id} is a model, not a data set")));
+        }
         if kind != self.kind() {
             let (right, wrong) = (kind.name(), self.kind().name());
             return Err(DataError::Source(format!(
@@ -248,6 +274,9 @@ impl Source {
                 test_y: one(Role::TestY),
                 asset: None,
             },
+            Self::Images { size, .. } => {
+                Self::Images { index: one(Role::Index), pack: one(Role::Pack), size: *size, asset: None }
+            }
             Self::Cifar { .. } => {
                 Self::Cifar { train: files.paths(Role::Train), test: files.paths(Role::Test), asset: None }
             }
@@ -261,6 +290,7 @@ impl Source {
             Self::Features { .. } => Kind::Features,
             Self::Idx { .. } => Kind::Idx,
             Self::Cifar { .. } => Kind::Cifar,
+            Self::Images { .. } => Kind::Images,
             Self::Text { .. } => Kind::Text,
         }
     }
@@ -275,6 +305,7 @@ impl Source {
                 [train_x, train_y, test_x, test_y].into_iter().any(Option::is_some)
             }
             Self::Cifar { train, test, .. } => !train.is_empty() || !test.is_empty(),
+            Self::Images { index, pack, .. } => index.is_some() || pack.is_some(),
         }
     }
 }

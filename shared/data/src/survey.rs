@@ -97,7 +97,7 @@ pub fn survey(dataset: &Dataset, schema: &Schema, want_moments: bool) -> Result<
     }
     let train = dataset.rows(Split::Train);
     let inputs = match &dataset.records {
-        Records::Dense { dim, values } => {
+        Records::Dense { dim, values, .. } => {
             let sums = want_moments.then(|| dense_sums(values, *dim, &train)).transpose()?;
             InputSurvey::Dense { dim: *dim, sums }
         }

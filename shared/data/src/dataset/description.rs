@@ -91,7 +91,7 @@ impl Dataset {
         let rows_test = self.split.iter().filter(|&&split| split == Split::Test).count() as u64;
         let columns = match &self.records {
             Records::Table(columns) => columns.iter().map(Column::describe).collect(),
-            Records::Dense { dim, values } => vec![values.describe(*dim)],
+            Records::Dense { dim, values, .. } => vec![values.describe(*dim)],
             Records::Text(texts) => {
                 let (min, max) = range(texts.iter().map(|text| text.body.chars().count() as f64));
                 vec![ColumnDescription {

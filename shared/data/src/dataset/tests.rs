@@ -6,7 +6,7 @@ use proptest::prelude::*;
 fn dense(values: Vec<u8>) -> Dataset {
     let rows = values.len();
     Dataset {
-        records: Records::Dense { dim: 1, values: Values::U8(values) },
+        records: Records::Dense { dim: 1, values: Values::U8(values), image: None },
         labels: Levels::new((0..rows).map(|row| Some((row % 3).to_string()))),
         split: vec![Split::Train; rows],
         sites: None,

@@ -3,17 +3,20 @@
 use super::{Column, Dataset, Levels, Records, Split, Text, Values};
 use crate::{DataError, Source};
 use safetensors::{Dtype, tensor::TensorView};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 impl Dataset {
     /// Writes the records into `dir` (made if absent) and returns the source that opens them again with the same
-    /// schema: a table as CSV with the cells as read (corrections applied), dense values as safetensors
-    /// (`x` `[N, d]`, `y`, `split`, `site`), texts as JSON lines.
+    /// schema: a table as CSV with the cells as read (corrections applied), dense values as safetensors in their own
+    /// type (`x` `[N, d]`, of images `[N, h, w, c]` or `[N, c, h, w]`; `y`, `split`, `site`), texts as JSON lines.
+    /// Labels and sites that are not whole numbers are written as places in the lists `y.names` and `site.names` of the
+    /// file's metadata, -1 where a row has none.
     ///
     /// # Errors
-    /// [`DataError::Write`], or [`DataError::Source`] where dense labels are not whole numbers or only partly there.
+    /// [`DataError::Write`].
     pub fn write(&self, dir: &Path) -> Result<Source, DataError> {
         std::fs::create_dir_all(dir).map_err(|e| DataError::write(dir, e))?;
         match &self.records {
@@ -22,9 +25,13 @@ impl Dataset {
                 write_table(&path, columns, self.len())?;
                 Ok(Source::Table { path: Some(path), asset: None })
             }
-            Records::Dense { dim, values } => {
+            Records::Dense { dim, values, image } => {
                 let path = dir.join("records.safetensors");
-                self.write_dense(&path, *dim, values)?;
+                let shape: Vec<usize> = match image {
+                    Some(image) => std::iter::once(self.len()).chain(image.dims()).collect(),
+                    None => vec![self.len(), *dim],
+                };
+                self.write_dense(&path, shape, values)?;
                 Ok(Source::features(path))
             }
             Records::Text(texts) => {
@@ -35,7 +42,7 @@ impl Dataset {
         }
     }
 
-    fn write_dense(&self, path: &Path, dim: usize, values: &Values) -> Result<(), DataError> {
+    fn write_dense(&self, path: &Path, shape: Vec<usize>, values: &Values) -> Result<(), DataError> {
         let rows = self.len();
         let dtype = match values {
             Values::U8(_) => Dtype::U8,
@@ -43,7 +50,7 @@ impl Dataset {
             Values::F64(_) => Dtype::F64,
         };
         let mut tensors: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = vec![
-            ("x", dtype, vec![rows, dim], values.to_le_bytes()),
+            ("x", dtype, shape, values.to_le_bytes()),
             (
                 "split",
                 Dtype::U8,
@@ -51,20 +58,28 @@ impl Dataset {
                 self.split.iter().map(|&s| u8::from(s == Split::Test)).collect(),
             ),
         ];
-        if let Some(labels) = integers(&self.labels, "labels")? {
-            tensors.push(("y", Dtype::I64, vec![rows], labels));
-        }
-        if let Some(sites) = &self.sites
-            && let Some(sites) = integers(sites, "sites")?
-        {
-            tensors.push(("site", Dtype::I64, vec![rows], sites));
+        let mut names = HashMap::new();
+        for (name, levels) in [("y", Some(&self.labels)), ("site", self.sites.as_ref())] {
+            let Some(levels) = levels.filter(|levels| levels.codes().any(|code| code.is_some())) else {
+                continue;
+            };
+            let numbers = integers(levels).unwrap_or_else(|| {
+                names.insert(format!("{name}.names"), serde_json::Value::from(levels.names()).to_string());
+                levels.codes().map(|code| code.map_or(-1, i64::from)).collect()
+            });
+            tensors.push((
+                name,
+                Dtype::I64,
+                vec![rows],
+                numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+            ));
         }
         let views = tensors
             .iter()
             .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
             .map_err(|e| DataError::Source(format!("the records do not form tensors: {e}")))?;
-        safetensors::serialize_to_file(views, None, path)
+        safetensors::serialize_to_file(views, (!names.is_empty()).then_some(names), path)
             .map_err(|e| DataError::write(path, std::io::Error::other(e.to_string())))
     }
 
@@ -101,19 +116,9 @@ fn write_table(path: &Path, columns: &[Column], rows: usize) -> Result<(), DataE
     out.flush().map_err(|e| DataError::write(path, e))
 }
 
-/// The names as little-endian 64-bit integers; `None` where no row has one.
-fn integers(levels: &Levels, what: &str) -> Result<Option<Vec<u8>>, DataError> {
-    if levels.codes().all(|code| code.is_none()) {
-        return Ok(None);
-    }
-    let mut bytes = Vec::with_capacity(levels.len() * 8);
-    for name in levels.iter() {
-        let number = name.and_then(|name| name.parse::<i64>().ok()).ok_or_else(|| {
-            DataError::Source(format!(
-                "{what} of dense records are written as integers, and some row has none"
-            ))
-        })?;
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    Ok(Some(bytes))
+/// Every row's name as the whole number that it is; `None` where some row's is not one, or is not written plainly.
+fn integers(levels: &Levels) -> Option<Vec<i64>> {
+    let number = |name: &String| name.parse::<i64>().ok().filter(|number| number.to_string() == *name);
+    let of_level: Vec<_> = levels.names().iter().map(number).collect();
+    levels.codes().map(|code| of_level[code? as usize]).collect()
 }

@@ -24,7 +24,7 @@ impl Encoding {
     pub fn inputs(&self, dataset: &Dataset, rows: &[usize]) -> Result<Vec<f64>, DataError> {
         check(dataset, rows)?;
         match (&self.inputs, &dataset.records) {
-            (Inputs::Dense { dim, standardize }, Records::Dense { dim: actual, values }) => {
+            (Inputs::Dense { dim, standardize }, Records::Dense { dim: actual, values, .. }) => {
                 if dim != actual {
                     let problem = format!("the model takes {dim} values a row, the data have {actual}");
                     return Err(DataError::Encoding(problem));

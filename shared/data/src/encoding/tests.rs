@@ -86,7 +86,7 @@ fn an_encoding_does_not_depend_on_who_holds_the_rows_and_survives_json() {
 
 fn dense(values: Values, rows: usize, dim: usize) -> Dataset {
     Dataset {
-        records: Records::Dense { dim, values },
+        records: Records::Dense { dim, values, image: None },
         labels: Levels::new((0..rows).map(|_| Some("a"))),
         split: vec![Split::Train; rows],
         sites: None,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 fn data(rows: usize, classes: usize, test_every: usize) -> Dataset {
     Dataset {
-        records: Records::Dense { dim: 1, values: Values::U8(vec![0; rows]) },
+        records: Records::Dense { dim: 1, values: Values::U8(vec![0; rows]), image: None },
         labels: Levels::new((0..rows).map(|row| Some((row * 7 % classes).to_string()))),
         split: (0..rows)
             .map(|row| if (row + 1) % test_every == 0 { Split::Test } else { Split::Train })

@@ -2,7 +2,7 @@
 
 use super::{npy, safetensor};
 use crate::dataset::{Records, Values};
-use crate::{DataError, Dataset, Levels, Schema, Split, split};
+use crate::{DataError, Dataset, ImageShape, Levels, Schema, Split, split};
 use std::path::{Path, PathBuf};
 
 /// Element types that dense files may have.
@@ -34,14 +34,18 @@ pub(super) struct Array {
     pub(super) bytes: Vec<u8>,
 }
 
+/// One optional name a row.
+pub(super) type Names = Vec<Option<String>>;
+
 /// One part of a dense data set: a training or a test file.
 pub(super) struct Part {
     pub(super) path: PathBuf,
     pub(super) rows: usize,
     pub(super) dim: usize,
     pub(super) values: Values,
-    pub(super) labels: Option<Vec<i64>>,
-    pub(super) sites: Option<Vec<i64>>,
+    pub(super) image: Option<ImageShape>,
+    pub(super) labels: Option<Names>,
+    pub(super) sites: Option<Names>,
     pub(super) split: Option<Vec<Split>>,
 }
 
@@ -87,7 +91,9 @@ pub(super) fn part(path: &Path, x: &Array, labels: Option<Vec<i64>>) -> Result<P
         ));
     }
     let values = values(path, x, dim)?;
-    Ok(Part { path: path.to_owned(), rows, dim, values, labels, sites: None, split: None })
+    let image = ImageShape::of(trailing).filter(|_| x.element == Element::U8);
+    let labels = labels.map(numbered);
+    Ok(Part { path: path.to_owned(), rows, dim, values, image, labels, sites: None, split: None })
 }
 
 fn values(path: &Path, x: &Array, dim: usize) -> Result<Values, DataError> {
@@ -178,6 +184,7 @@ pub(super) fn assemble(train: Part, test: Option<Part>, schema: &Schema) -> Resu
         (None, Some(_)) => vec![Split::Train; train.rows],
         (None, None) => by_rule(&train, schema),
     };
+    let mut image = train.image;
     let mut labels = names(train.labels, train.rows);
     let has_sites = train.sites.is_some() || test.as_ref().is_some_and(|test| test.sites.is_some());
     let mut sites = names(train.sites, train.rows);
@@ -193,12 +200,14 @@ pub(super) fn assemble(train: Part, test: Option<Part>, schema: &Schema) -> Resu
                 "the test values have another type than the training values",
             ));
         }
+        // Two readings of one width are no images that a model could be given.
+        image = image.filter(|_| image == test.image);
         split.resize(split.len() + test.rows, Split::Test);
         labels.extend(names(test.labels, test.rows));
         sites.extend(names(test.sites, test.rows));
     }
     Ok(Dataset {
-        records: Records::Dense { dim, values },
+        records: Records::Dense { dim, values, image },
         labels: Levels::new(labels),
         split,
         sites: has_sites.then(|| Levels::new(sites)),
@@ -217,9 +226,11 @@ fn by_rule(part: &Part, schema: &Schema) -> Vec<Split> {
         .collect()
 }
 
-fn names(numbers: Option<Vec<i64>>, rows: usize) -> Vec<Option<String>> {
-    match numbers {
-        Some(numbers) => numbers.into_iter().map(|n| Some(n.to_string())).collect(),
-        None => vec![None; rows],
-    }
+/// Whole numbers as names.
+pub(super) fn numbered(numbers: Vec<i64>) -> Names {
+    numbers.into_iter().map(|n| Some(n.to_string())).collect()
+}
+
+fn names(names: Option<Names>, rows: usize) -> Names {
+    names.unwrap_or_else(|| vec![None; rows])
 }

@@ -43,6 +43,6 @@ fn batches(paths: &[PathBuf]) -> Result<Option<Part>, DataError> {
             pixels.extend_from_slice(&record[1..]);
         }
     }
-    let array = Array { element: Element::U8, shape: vec![labels.len(), PIXELS], bytes: pixels };
+    let array = Array { element: Element::U8, shape: vec![labels.len(), 3, 32, 32], bytes: pixels };
     array::part(first, &array, Some(labels)).map(Some)
 }

@@ -1,6 +1,6 @@
 //! Safetensors files with `x`, `y`, and if they are there `site` and `split`.
 
-use super::array::{self, Array, Element, Part};
+use super::array::{self, Array, Element, Names, Part};
 use crate::{DataError, Split};
 use safetensors::{Dtype, SafeTensors};
 use std::path::Path;
@@ -41,8 +41,12 @@ pub(super) fn read(path: &Path) -> Result<Part, DataError> {
             ),
         )
     })?;
-    let mut part = array::part(path, &x, vector("y")?)?;
-    part.sites = vector("site")?;
+    let named = |name: &str| -> Result<Option<Names>, DataError> {
+        vector(name)?.map(|numbers| name_all(path, &bytes, name, numbers)).transpose()
+    };
+    let mut part = array::part(path, &x, None)?;
+    part.labels = named("y")?;
+    part.sites = named("site")?;
     part.split = vector("split")?
         .map(|split| {
             split
@@ -62,4 +66,23 @@ pub(super) fn read(path: &Path) -> Result<Part, DataError> {
         })
         .transpose()?;
     Ok(part)
+}
+
+/// Numbers as names: places in the metadata's list `NAME.names` where there is one, -1 for none; else the numbers
+/// themselves.
+fn name_all(path: &Path, bytes: &[u8], name: &str, numbers: Vec<i64>) -> Result<Names, DataError> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| DataError::file(path, format!("not a whole safetensors file: {e}; write it again")))?;
+    let key = format!("{name}.names");
+    let Some(list) = metadata.metadata().as_ref().and_then(|metadata| metadata.get(&key)) else {
+        return Ok(array::numbered(numbers));
+    };
+    let list: Vec<String> = serde_json::from_str(list)
+        .map_err(|_| DataError::file(path, format!("the metadata {key} is not a JSON list of names")))?;
+    let of = |(row, number): (usize, i64)| match usize::try_from(number) {
+        Err(_) if number == -1 => Ok(None),
+        Ok(at) if at < list.len() => Ok(Some(list[at].clone())),
+        _ => Err(DataError::cell(path, row, name, format!("is none of the {} places of {key}", list.len()))),
+    };
+    numbers.into_iter().enumerate().map(of).collect()
 }

@@ -56,7 +56,7 @@ pub(crate) fn read(path: &Path, schema: &Schema) -> Result<Dataset, DataError> {
     Ok(Dataset { records: Records::Table(columns), labels, split, sites })
 }
 
-fn read_csv(path: &Path) -> Result<Vec<RawColumn>, DataError> {
+pub(super) fn read_csv(path: &Path) -> Result<Vec<RawColumn>, DataError> {
     let mut reader = csv::ReaderBuilder::new().from_reader(bytes::open(path)?);
     let header = reader.headers().map_err(|e| DataError::file(path, format!("no header row: {e}")))?;
     let mut columns: Vec<RawColumn> = Vec::new();
@@ -107,7 +107,7 @@ fn correct(path: &Path, raw: &mut [RawColumn], schema: &Schema) -> Result<(), Da
 }
 
 /// The cell, unless it is missing.
-fn present<'a>(schema: &Schema, column: &str, cell: &'a str) -> Option<&'a str> {
+pub(super) fn present<'a>(schema: &Schema, column: &str, cell: &'a str) -> Option<&'a str> {
     Some(cell.trim()).filter(|cell| !schema.missing.is_missing(column, cell))
 }
 

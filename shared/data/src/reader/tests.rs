@@ -174,9 +174,9 @@ fn npy_arrays_of_every_type_are_read_and_damage_is_an_error() {
         open(&source, &Schema::default())
     };
     let values = |dataset: &Dataset| match &dataset.records {
-        Records::Dense { dim: 2, values: Values::U8(v) } => v.iter().map(|&x| f64::from(x)).collect(),
-        Records::Dense { dim: 2, values: Values::F32(v) } => v.iter().map(|&x| f64::from(x)).collect(),
-        Records::Dense { dim: 2, values: Values::F64(v) } => v.clone(),
+        Records::Dense { dim: 2, values: Values::U8(v), .. } => v.iter().map(|&x| f64::from(x)).collect(),
+        Records::Dense { dim: 2, values: Values::F32(v), .. } => v.iter().map(|&x| f64::from(x)).collect(),
+        Records::Dense { dim: 2, values: Values::F64(v), .. } => v.clone(),
         _ => Vec::new(),
     };
     let expected = [1.0, 2.0, 3.0, 0.5];
@@ -254,7 +254,7 @@ fn idx_pairs_are_read_and_absurd_headers_refused() {
     assert!(plain.has_test());
     assert_eq!((data.len(), data.rows(Split::Train)), (4, vec![0, 1]));
     assert!(
-        matches!(&data.records, Records::Dense { dim: 2, values: Values::U8(v) } if v[4..] == [10, 20, 30, 40])
+        matches!(&data.records, Records::Dense { dim: 2, values: Values::U8(v), .. } if v[4..] == [10, 20, 30, 40])
     );
     refuses_every_prefix(&dir.path().join("x"), &plain, 1);
     refuses_every_prefix(&dir.path().join("x.gz"), &plain, 1);

@@ -146,7 +146,7 @@ fn surveys_that_do_not_fit_leave_the_first_unchanged() {
 #[test]
 fn bytes_are_summed_scaled_and_unlabelled_training_rows_refused() {
     let mut data = Dataset {
-        records: Records::Dense { dim: 1, values: Values::U8(vec![0, 255]) },
+        records: Records::Dense { dim: 1, values: Values::U8(vec![0, 255]), image: None },
         labels: Levels::new([Some("a"), Some("a")]),
         split: vec![Split::Train; 2],
         sites: None,
