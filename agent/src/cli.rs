@@ -2,7 +2,9 @@
 
 mod approve;
 mod data;
+mod devices;
 mod enroll;
+mod model;
 mod policy;
 mod start;
 mod status;
@@ -72,6 +74,12 @@ pub enum Command {
     /// Look at the data.
     #[command(subcommand)]
     Data(data::Command),
+    /// List what this machine can compute on, how fast it is, and why not on the rest.
+    #[command(after_help = "Examples:\n  sheaf-agent devices\n  sheaf-agent devices --no-speed --json")]
+    Devices(devices::Args),
+    /// Fetch and check models.
+    #[command(subcommand)]
+    Model(model::Command),
     /// Say yes to a run that waits for a person; without RUN, list what waits.
     #[command(after_help = "Example:\n  sheaf-agent approve heart-disease-20261123-200702-417")]
     Approve(approve::Args),
@@ -104,6 +112,8 @@ impl Cli {
             Command::Status(args) => status::run(self, args),
             Command::Policy(command) => policy::run(self, command),
             Command::Data(command) => data::run(self, command),
+            Command::Devices(args) => devices::run(self, args),
+            Command::Model(command) => model::run(self, command),
             Command::Approve(args) => approve::run(self, args),
             Command::CheckConfig => {
                 say!("{:#?}", self.read_config()?);
@@ -133,7 +143,7 @@ impl Cli {
 
 const fn exit_code(error: &AgentError) -> u8 {
     match error {
-        AgentError::Config { .. } | AgentError::Data(_) => 3,
+        AgentError::Config { .. } | AgentError::Data(_) | AgentError::Device(_) => 3,
         AgentError::Identity(_) | AgentError::Denied(_) => 4,
         _ => 1,
     }

@@ -8,9 +8,13 @@ use std::{
 };
 
 use serde::Deserialize;
-use sheaf_data::Source;
+use sheaf_data::{Source, catalogue::Catalogue};
+use sheaf_models::DeviceChoice;
 
 use crate::error::AgentError;
+
+/// In `[policy] models`: every model of the catalogue.
+pub const ANY_MODEL: &str = "any";
 
 /// A checked configuration. Relative paths in it are relative to the file.
 #[derive(Debug, Clone)]
@@ -19,8 +23,12 @@ pub struct Config {
     pub home: PathBuf,
     /// The coordinator, when it is not the one of the enrolment token.
     pub url: Option<String>,
+    /// Where what was computed from the site's records is kept for the next time; it never leaves the site.
+    pub cache: PathBuf,
+    /// Whether other agents of this machine use the cache too, as in a simulation: then nothing in it is dropped.
+    pub cache_shared: bool,
     /// What to compute on.
-    pub device: Device,
+    pub device: DeviceChoice,
     /// How long a stopping agent waits for its tasks.
     pub stop_grace: Duration,
     /// Whether state must survive a power cut; a simulation's need not.
@@ -29,17 +37,6 @@ pub struct Config {
     pub data: BTreeMap<String, Source>,
     /// What the site allows.
     pub policy: Policy,
-}
-
-/// What features are computed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The best there is; in this version the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
 }
 
 /// `[policy]`: the site's own rules. They win over anything the coordinator asks.
@@ -52,10 +49,14 @@ pub struct Policy {
     /// Data sets that may be used; all configured ones when absent.
     #[serde(default)]
     pub datasets: Option<BTreeSet<String>>,
+    /// Pre-trained models that may run on the records, by their ids; "any" for every one of the catalogue; none unless
+    /// named.
+    #[serde(default)]
+    pub models: BTreeSet<String>,
     /// Columns that may be read, by data set; all of a data set that is not listed.
     #[serde(default)]
     pub columns: BTreeMap<String, BTreeSet<String>>,
-    /// Kinds of output that may leave: "statistics", "sums", "metrics"; none unless named.
+    /// Kinds of output that may leave: "statistics", "sums", "updates", "metrics"; none unless named.
     #[serde(default)]
     pub release: BTreeSet<String>,
     /// Smallest number of sites in a run.
@@ -92,6 +93,7 @@ impl Default for Policy {
         Self {
             workloads: BTreeSet::new(),
             datasets: None,
+            models: BTreeSet::new(),
             columns: BTreeMap::new(),
             release: BTreeSet::new(),
             min_cohort: default_cohort(),
@@ -117,7 +119,9 @@ struct File {
 struct AgentSection {
     home: PathBuf,
     url: Option<String>,
-    device: Device,
+    cache: Option<PathBuf>,
+    cache_shared: bool,
+    device: DeviceChoice,
     stop_grace: String,
     durable: bool,
 }
@@ -127,7 +131,9 @@ impl Default for AgentSection {
         Self {
             home: PathBuf::from("agent-home"),
             url: None,
-            device: Device::Auto,
+            cache: None,
+            cache_shared: false,
+            device: DeviceChoice::Auto,
             stop_grace: "30s".to_owned(),
             durable: true,
         }
@@ -167,14 +173,27 @@ impl Config {
         if let Some(unknown) = file.policy.columns.keys().find(|name| !file.data.contains_key(*name)) {
             return Err(bad(format!("[policy] columns names `{unknown}`, but there is no [data.{unknown}]")));
         }
-        let kinds = ["statistics", "sums", "metrics"];
+        let catalogue = Catalogue::built_in()?;
+        if let Some(unknown) =
+            file.policy.models.iter().find(|id| *id != ANY_MODEL && catalogue.model(id).is_err())
+        {
+            let known: Vec<_> = catalogue.models().map(|model| model.id.as_str()).collect();
+            return Err(bad(format!(
+                "[policy] models names `{unknown}`; known are {}, any",
+                known.join(", ")
+            )));
+        }
+        let kinds = ["statistics", "sums", "updates", "metrics"];
         if let Some(unknown) = file.policy.release.iter().find(|kind| !kinds.contains(&kind.as_str())) {
             return Err(bad(format!("[policy] release names `{unknown}`; known are {}", kinds.join(", "))));
         }
         let stop_grace = humantime::parse_duration(&file.agent.stop_grace)
             .map_err(|e| bad(format!("[agent] stop_grace: {e}; write \"30s\" or \"2m\"")))?;
+        let home = folder.join(file.agent.home);
         Ok(Self {
-            home: folder.join(file.agent.home),
+            cache: file.agent.cache.map_or_else(|| home.join("cache"), |cache| folder.join(cache)),
+            cache_shared: file.agent.cache_shared,
+            home,
             url: file.agent.url,
             device: file.agent.device,
             stop_grace,
@@ -190,10 +209,10 @@ pub const TEMPLATE: &str = r#"# Configuration of this site's Sheaf agent. Check 
 
 [agent]
 home = "agent-home"        # keys, outbox and database; relative to this file
-device = "auto"
+device = "auto"            # or "cpu", "cuda:0", "vulkan:0", "wgpu:0"; `sheaf-agent devices` lists what there is
 stop_grace = "30s"         # how long a stopping agent waits for its tasks
 
-# Data sets, by the name that plans use. kind: table, features, idx, cifar or text.
+# Data sets, by the name that plans use. kind: table, features, images, idx, cifar or text.
 # [data.heart]
 # kind = "table"
 # path = "heart.csv"       # .csv, .csv.gz or .parquet
@@ -201,8 +220,9 @@ stop_grace = "30s"         # how long a stopping agent waits for its tasks
 [policy]                   # the site's own rules; they win over anything the coordinator asks
 workloads = []             # for example ["afl"]
 # datasets = ["heart"]     # all of the above when absent
+models = []                # pre-trained models that may run on the records: ids of `sheaf-agent model list`, or ["any"]
 # columns = { heart = ["age", "sex", "chol"] }   # may be read; all of a data set that is not listed
-release = []               # what may leave: "statistics", "sums", "metrics"
+release = []               # what may leave: "statistics", "sums", "updates", "metrics"
 min_cohort = 3             # smallest number of sites in a run
 min_rows = 10              # smallest number of records an output may be made of
 approve = "ask"            # "ask": a person runs `sheaf-agent approve RUN`; "auto": this policy is enough
@@ -221,13 +241,25 @@ mod tests {
     }
 
     #[test]
+    fn devices_and_the_cache_are_read() {
+        let config = Config::parse("[agent]\ndevice = 'cuda:1'\ncache = 'kept'", Path::new("/site")).unwrap();
+        assert_eq!(config.device, DeviceChoice::Cuda(1));
+        assert_eq!(config.cache, Path::new("/site/kept"));
+        let config = Config::parse("", Path::new("/site")).unwrap();
+        assert_eq!(config.device, DeviceChoice::Auto);
+        assert_eq!(config.cache, Path::new("/site/agent-home/cache"));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
             ("[agent]\nhom = 'x'", "hom"),
             ("[policy]\nrelease = ['everything']", "everything"),
             ("[policy]\ndatasets = ['x']", "[data.x]"),
+            ("[policy]\nmodels = ['x']", "efficientnet-lite0"),
             ("[data.x]\nkind = 'tabel'\npath = 'x'", "tabel"),
             ("[agent]\nstop_grace = 'soon'", "stop_grace"),
+            ("[agent]\ndevice = 'gpu'", "vulkan:0"),
         ] {
             let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    device,
     error::AgentError,
     identity::Identity,
     link::{self, Link},
@@ -30,6 +31,10 @@ pub async fn run(
     let identity = Arc::new(Identity::load(&config)?);
     let state = State::open(&config.home, config.durable)?;
     state.forget_requests(None)?;
+    let choice = config.device;
+    tokio::task::spawn_blocking(move || device::announce(choice))
+        .await
+        .map_err(|e| AgentError::Device(e.to_string()))??;
     let link = Link::default();
     let grace = config.stop_grace;
     let worker = Worker::new(config, state.clone(), link.clone(), assets, turns);

@@ -33,6 +33,9 @@ pub enum AgentError {
     /// The site's records do not fit the task.
     #[error("data: {0}")]
     Data(String),
+    /// The device that the configuration names cannot be used.
+    #[error("{0}")]
+    Device(String),
     /// A task cannot be understood or computed.
     #[error("task: {0}")]
     Task(String),
@@ -60,6 +63,15 @@ impl From<rusqlite::Error> for AgentError {
 impl From<sheaf_data::DataError> for AgentError {
     fn from(error: sheaf_data::DataError) -> Self {
         Self::Data(error.to_string())
+    }
+}
+
+impl From<sheaf_models::ModelError> for AgentError {
+    fn from(error: sheaf_models::ModelError) -> Self {
+        match error {
+            sheaf_models::ModelError::Device { .. } => Self::Device(error.to_string()),
+            _ => Self::Task(error.to_string()),
+        }
     }
 }
 

@@ -8,8 +8,10 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod device;
 pub mod egress;
 pub mod error;
+pub mod features;
 pub mod identity;
 pub mod link;
 pub mod policy;

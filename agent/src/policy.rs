@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sheaf_proto::v1::Task;
 
 use crate::{
-    config::{Approve, Config},
+    config::{ANY_MODEL, Approve, Config},
     error::AgentError,
 };
 
@@ -98,6 +98,18 @@ pub fn check_columns(config: &Config, dataset: &str, columns: &[String]) -> Resu
     }
 }
 
+/// Checks the pre-trained models that a task would run.
+///
+/// # Errors
+/// [`AgentError::Denied`] with the model.
+pub fn check_models(config: &Config, models: &[String]) -> Result<(), AgentError> {
+    let allowed = &config.policy.models;
+    match models.iter().find(|model| !allowed.contains(ANY_MODEL) && !allowed.contains(*model)) {
+        Some(model) => Err(AgentError::Denied(format!("model \"{model}\" may not run at this site"))),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -140,6 +152,13 @@ mod tests {
         assert!(check_columns(&config, "a", &["age".into()]).is_ok());
         assert!(check_columns(&config, "a", &["age".into(), "name".into()]).is_err());
         assert!(check_columns(&config, "b", &["name".into()]).is_ok(), "no list, no limit");
+        let models = ["minilm-l6".to_owned()];
+        assert!(check_models(&config, &[]).is_ok());
+        assert!(check_models(&config, &models).unwrap_err().to_string().contains("minilm-l6"));
+        for allowed in ["minilm-l6", "any"] {
+            let text = format!("[policy]\nmodels = ['{allowed}']");
+            assert!(check_models(&Config::parse(&text, Path::new(".")).unwrap(), &models).is_ok());
+        }
         assert!(
             check(&Config::parse("", Path::new(".")).unwrap(), &task()).is_err(),
             "nothing is allowed by default"

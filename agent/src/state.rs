@@ -62,7 +62,7 @@ pub struct Release {
     pub run_id: String,
     /// The task.
     pub task: String,
-    /// statistics, sums, metrics.
+    /// statistics, sums, updates, metrics.
     pub kind: String,
     /// SHA-256 and size.
     pub blob: String,

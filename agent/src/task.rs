@@ -1,13 +1,17 @@
 //! What this agent can do, one file a workload.
 
 pub mod afl;
+pub mod fedavg;
 
-use sheaf_data::{AssetStore, Source};
+use std::path::Path;
 
-use crate::{egress::Answer, error::AgentError};
+use sheaf_data::{AssetStore, Schema, Source};
+use sheaf_models::{Compute, DeviceChoice};
+
+use crate::{device, egress::Answer, error::AgentError};
 
 /// Workloads of this build.
-pub const WORKLOADS: &[&str] = &[sheaf_proto::afl::WORKLOAD];
+pub const WORKLOADS: &[&str] = &[sheaf_proto::afl::WORKLOAD, sheaf_proto::fedavg::WORKLOAD];
 
 /// A task with everything it needs but the records.
 pub struct Assignment {
@@ -21,17 +25,57 @@ pub struct Assignment {
     pub min_rows: u64,
 }
 
+/// What the site lends to a task.
+pub struct Resources<'a> {
+    /// Public data sets and models.
+    pub assets: &'a AssetStore,
+    /// The site's folder for what was computed from its records and may serve again; it need not exist yet.
+    pub cache: &'a Path,
+    /// The data set that the cache is for: what is no longer in it goes from the cache too. None where agents of a
+    /// simulation share one cache, from which nothing goes.
+    pub owner: Option<&'a str>,
+    device: DeviceChoice,
+}
+
+impl<'a> Resources<'a> {
+    /// What a site with this configuration lends.
+    pub const fn new(
+        assets: &'a AssetStore,
+        cache: &'a Path,
+        owner: Option<&'a str>,
+        device: DeviceChoice,
+    ) -> Self {
+        Self { assets, cache, owner, device }
+    }
+
+    /// The device to compute on, opened by the first task of the process that asks.
+    pub fn compute(&self) -> Result<Compute, AgentError> {
+        device::lease(self.device)
+    }
+}
+
 /// The site's side of a workload. Blocks; `cancelled` is asked between blocks of records.
 pub trait Workload: Send + Sync {
     /// The columns of the site's records that the task would read, for the policy and for people.
     fn columns(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError>;
+
+    /// The pre-trained models that the task would run, for the policy: those that the specification's schema names.
+    fn models(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        #[derive(serde::Deserialize)]
+        struct Reading {
+            schema: Schema,
+        }
+        let Reading { schema } = serde_json::from_slice(&assignment.spec)
+            .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))?;
+        Ok(schema.backbone.map(|backbone| backbone.model).into_iter().collect())
+    }
 
     /// Answers one task from the site's records.
     fn perform(
         &self,
         assignment: &Assignment,
         source: &Source,
-        assets: &AssetStore,
+        resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError>;
 }
@@ -40,6 +84,7 @@ pub trait Workload: Send + Sync {
 pub fn named(name: &str) -> Result<&'static dyn Workload, AgentError> {
     match name {
         sheaf_proto::afl::WORKLOAD => Ok(&afl::Afl),
+        sheaf_proto::fedavg::WORKLOAD => Ok(&fedavg::Fedavg),
         _ => Err(AgentError::Denied(format!(
             "this agent does not know the workload \"{name}\"; a newer version may"
         ))),

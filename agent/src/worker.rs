@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    device,
     egress::{self, Answer},
     error::AgentError,
     link::Link,
     policy::{self, Permit},
     state::State,
-    task::{self, Assignment},
+    task::{self, Assignment, Resources},
 };
 
 /// How often to look whether a person has said yes.
@@ -118,6 +119,11 @@ impl Worker {
         }
     }
 
+    /// What this agent computes on, for the coordinator's list of sites.
+    pub fn device(&self) -> String {
+        device::name(self.shared.config.device)
+    }
+
     /// How many tasks are being done.
     pub fn busy(&self) -> usize {
         self.active().len()
@@ -159,6 +165,7 @@ impl Worker {
         assignment.min_rows = permit.min_rows();
         let columns = task::named(&task.workload)?.columns(&assignment)?;
         policy::check_columns(&shared.config, &task.dataset, &columns)?;
+        policy::check_models(&shared.config, &task::named(&task.workload)?.models(&assignment)?)?;
         if permit.needs_approval() {
             self.await_approval(task, &columns).await?;
         }
@@ -229,9 +236,12 @@ impl Worker {
             self.shared.config.data.get(&task.dataset).cloned().ok_or_else(|| {
                 AgentError::Denied(format!("this site has no data set \"{}\"", task.dataset))
             })?;
-        let (assets, cancel) = (self.shared.assets.clone(), cancel.clone());
+        let (shared, dataset, cancel) = (Arc::clone(&self.shared), task.dataset.clone(), cancel.clone());
         tokio::task::spawn_blocking(move || {
-            workload.perform(&assignment, &source, &assets, &|| cancel.is_cancelled())
+            let config = &shared.config;
+            let owner = (!config.cache_shared).then_some(dataset.as_str());
+            let resources = Resources::new(&shared.assets, &config.cache, owner, config.device);
+            workload.perform(&assignment, &source, &resources, &|| cancel.is_cancelled())
         })
         .await
         .map_err(|_| AgentError::Task("the computation ended abnormally; see this site's log".to_owned()))?

@@ -23,6 +23,10 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
         &["status"],
         &["policy", "check"],
         &["data", "check"],
+        &["devices"],
+        &["model", "list"],
+        &["model", "pull"],
+        &["model", "verify"],
         &["approve"],
         &["completions"],
     ] {
@@ -46,7 +50,18 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
     for name in &named {
         help(&[name]);
     }
-    for name in ["enroll", "start", "status", "policy", "data", "approve", "check-config", "completions"] {
+    for name in [
+        "enroll",
+        "start",
+        "status",
+        "policy",
+        "data",
+        "devices",
+        "model",
+        "approve",
+        "check-config",
+        "completions",
+    ] {
         assert!(named.contains(&name), "`{name}` is not in the help: {named:?}");
     }
 }
@@ -70,13 +85,54 @@ fn completions_come_out() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_says_how_it_is_right() {
-    for args in
-        [&["fly"][..], &[], &["enroll"], &["policy"], &["start", "--colour"], &["completions", "abacus"]]
-    {
+    for args in [
+        &["fly"][..],
+        &[],
+        &["enroll"],
+        &["policy"],
+        &["model"],
+        &["model", "pull"],
+        &["start", "--colour"],
+        &["start", "--device", "gpu"],
+        &["completions", "abacus"],
+    ] {
         let output = agent(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("Usage:") || text.contains("--help"), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn devices_are_listed_without_a_configuration() {
+    let output = agent(&["devices", "--no-speed", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let devices = listed["devices"].as_array().expect("a list");
+    assert_eq!(devices[0]["device"], "cpu");
+    assert!(devices.iter().skip(1).all(|device| device["reason"].is_string() || device["what"].is_string()));
+    assert!(listed["auto"].is_string());
+
+    let output = agent(&["devices", "--no-speed"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    for part in ["cpu ", "threads", "cuda", "vulkan", "wgpu", "device = \"auto\" takes"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn models_are_listed_and_unknown_ones_named() {
+    let output = agent(&["model", "list", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(listed.is_array());
+    for command in ["pull", "verify"] {
+        // A data set is no model.
+        for id in ["nothing", "mnist"] {
+            let output = agent(&["model", command, id]);
+            assert_eq!(output.status.code(), Some(3), "{output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("no model `{id}`")));
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
     if cli.json {
         Cli::print_json(&json!({
             "workloads": policy.workloads, "datasets": allowed, "release": policy.release,
-            "columns": policy.columns, "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
+            "models": policy.models, "columns": policy.columns, "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
             "approve": if policy.approve == Approve::Ask { "ask" } else { "auto" },
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -40,6 +40,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
     say!("workloads that may run here    {}", list(policy.workloads.iter().cloned().collect()));
     say!("data sets they may use         {}", list(allowed));
     say!("output that may leave          {}", list(policy.release.iter().cloned().collect()));
+    say!("models that may run on them    {}", list(policy.models.iter().cloned().collect()));
     for (dataset, columns) in &policy.columns {
         say!("columns read of {dataset:<13} {}", list(columns.iter().cloned().collect()));
     }
@@ -54,6 +55,12 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         say!(
             "note: sums are exact. A site with fewer rows than features gives away the space its rows span;\n      \
              `min_rows` above the number of features keeps a site out of that case (docs/privacy.md)."
+        );
+    }
+    if policy.release.contains("updates") {
+        say!(
+            "note: updates are parameters trained on this site's records, sent in every round of a run. They can give\n      \
+             records away (docs/privacy.md); many sites and a large `min_rows` make that harder, not impossible."
         );
     }
     Ok(ExitCode::SUCCESS)

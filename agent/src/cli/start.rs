@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
+use sheaf_models::DeviceChoice;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -15,6 +16,9 @@ pub struct Args {
     /// Tasks that may compute at the same time.
     #[arg(long, default_value_t = 1)]
     tasks: usize,
+    /// What to compute on instead of what the configuration says: auto, cpu, cuda:0, vulkan:0, wgpu:0.
+    #[arg(long)]
+    device: Option<DeviceChoice>,
     /// Log as JSON lines.
     #[arg(long)]
     log_json: bool,
@@ -35,7 +39,8 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
     } else {
         log.init();
     }
-    let (config, assets) = (cli.read_config()?, cli.assets());
+    let (mut config, assets) = (cli.read_config()?, cli.assets());
+    config.device = args.device.unwrap_or(config.device);
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(stop::on_signal(stop.clone()));

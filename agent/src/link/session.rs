@@ -33,7 +33,7 @@ pub(super) async fn hold(
     let hello = Hello {
         agent_version: VERSION.to_owned(),
         workloads: task::WORKLOADS.iter().map(|name| (*name).to_owned()).collect(),
-        device: "cpu".to_owned(),
+        device: worker.device(),
     };
     let full = |_| AgentError::Link("the session's queue is closed".to_owned());
     sender.send(AgentMessage { body: Some(Up::Hello(hello)) }).await.map_err(full)?;

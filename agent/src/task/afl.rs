@@ -8,7 +8,7 @@ use sheaf_analytic::{
     metrics::{Confusion, ScoreHistogram},
     scores, solve,
 };
-use sheaf_data::{AssetStore, Dataset, Schema, Source, Split, survey};
+use sheaf_data::{Dataset, Schema, Source, Split, survey};
 use sheaf_proto::{
     afl::{
         EVALUATE, EvaluateSpec, Evaluation, RELEASE_METRICS, RELEASE_STATISTICS, RELEASE_SUMS, SUMS, SURVEY,
@@ -17,10 +17,11 @@ use sheaf_proto::{
     model::read_model,
 };
 
-use super::{Assignment, Workload};
+use super::{Assignment, Resources, Workload};
 use crate::{
     egress::{Answer, Private},
     error::AgentError,
+    features::{self, Opened},
 };
 
 /// Rows encoded at a time: what bounds memory beside the records themselves.
@@ -44,19 +45,21 @@ impl Workload for Afl {
         &self,
         assignment: &Assignment,
         source: &Source,
-        assets: &AssetStore,
+        resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
         let began = Instant::now();
         let (kind, bytes, rows) = match assignment.phase.as_str() {
             SURVEY => {
                 let spec: SurveySpec = parse(&assignment.spec)?;
-                let survey = survey(&source.open(&spec.schema, assets)?, &spec.schema, spec.moments)?;
+                let opened = features::open(source, &spec.schema, resources, cancelled)?;
+                let survey = survey(&opened.dataset, &spec.schema, spec.moments)?;
                 (RELEASE_STATISTICS, to_json(&survey)?, survey.rows_train)
             }
             SUMS => {
                 let spec: SumsSpec = parse(&assignment.spec)?;
-                let sums = sums(&spec, &source.open(&spec.schema, assets)?, cancelled)?;
+                let opened = features::open(source, &spec.schema, resources, cancelled)?;
+                let sums = sums(&spec, &opened.dataset, cancelled)?;
                 (RELEASE_SUMS, codec::encode(&sums), sums.rows())
             }
             EVALUATE => {
@@ -65,8 +68,8 @@ impl Workload for Afl {
                     .inputs
                     .first()
                     .ok_or_else(|| AgentError::Task("the evaluation came without a model".to_owned()))?;
-                let dataset = source.open(&spec.sums.schema, assets)?;
-                let evaluation = evaluate(&spec, model, &dataset, assignment.min_rows, cancelled)?;
+                let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
+                let evaluation = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
                 (RELEASE_METRICS, to_json(&evaluation)?, evaluation.train_rows)
             }
             other => {
@@ -77,12 +80,12 @@ impl Workload for Afl {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(spec: &[u8]) -> Result<T, AgentError> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(spec: &[u8]) -> Result<T, AgentError> {
     serde_json::from_slice(spec)
         .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))
 }
 
-fn to_json(document: &impl Serialize) -> Result<Vec<u8>, AgentError> {
+pub(super) fn to_json(document: &impl Serialize) -> Result<Vec<u8>, AgentError> {
     serde_json::to_vec(document).map_err(|e| AgentError::Task(e.to_string()))
 }
 
@@ -115,6 +118,17 @@ pub fn measure(
     dataset: &Dataset,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Confusion, Option<ScoreHistogram>, u64), AgentError> {
+    measure_with(spec, weights, dataset, |_| {}, cancelled)
+}
+
+/// The same with a change to each row's scores that keeps their order.
+pub(super) fn measure_with(
+    spec: &SumsSpec,
+    weights: &Weights,
+    dataset: &Dataset,
+    change: impl Fn(&mut [f64]),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Confusion, Option<ScoreHistogram>, u64), AgentError> {
     let featurizer = Featurizer::new(&spec.features)?;
     let classes = spec.encoding.classes.len();
     let mut confusion = Confusion::new(classes);
@@ -125,8 +139,9 @@ pub fn measure(
             return Err(AgentError::Cancelled);
         }
         let inputs = spec.encoding.inputs(dataset, block)?;
-        let scores =
+        let mut scores =
             scores(&featurizer.quantise(&inputs, block.len())?, block.len(), weights, spec.features.bits)?;
+        scores.chunks_exact_mut(classes).for_each(&change);
         for (row, label) in scores.chunks_exact(classes).zip(spec.encoding.labels(dataset, block)?) {
             let Some(label) = label else {
                 unknown += 1;
@@ -141,13 +156,27 @@ pub fn measure(
     Ok((confusion, histogram, unknown))
 }
 
+/// The answer of a site that measures nothing.
+pub(super) const fn nothing_measured(train_rows: u64) -> Evaluation {
+    Evaluation {
+        train_rows,
+        test_rows: 0,
+        unknown_class_rows: 0,
+        federated: None,
+        scores: None,
+        local: None,
+        backend: None,
+    }
+}
+
 fn evaluate(
     spec: &EvaluateSpec,
     model: &[u8],
-    dataset: &Dataset,
+    opened: &Opened,
     min_rows: u64,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Evaluation, AgentError> {
+    let (dataset, backend) = (&opened.dataset, opened.backend.clone());
     let classes = spec.sums.encoding.classes.len();
     let weights =
         read_model(model, &spec.sums.features, classes).map_err(|e| AgentError::Task(e.to_string()))?;
@@ -155,14 +184,7 @@ fn evaluate(
     // Figures of a handful of test rows would be figures of persons: below the site's limit there are none.
     let test_rows = dataset.rows(Split::Test).len() as u64;
     if test_rows < min_rows.max(1) {
-        return Ok(Evaluation {
-            train_rows,
-            test_rows: 0,
-            unknown_class_rows: 0,
-            federated: None,
-            scores: None,
-            local: None,
-        });
+        return Ok(Evaluation { backend, ..nothing_measured(train_rows) });
     }
     let (federated, scores, unknown_class_rows) = measure(&spec.sums, &weights, dataset, cancelled)?;
     let local = if spec.local_baseline {
@@ -178,5 +200,6 @@ fn evaluate(
         federated: Some(federated),
         scores,
         local,
+        backend,
     })
 }

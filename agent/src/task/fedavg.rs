@@ -1,0 +1,102 @@
+//! FedAvg at the site: training in rounds, and measuring what came of it (spec: `sheaf_proto::fedavg`).
+
+mod lora;
+mod softmax;
+
+use std::time::Instant;
+
+use serde::Deserialize;
+use sheaf_data::Source;
+use sheaf_proto::{
+    afl::{Evaluation, RELEASE_METRICS},
+    fedavg::{EvaluateSpec, Head, RELEASE_UPDATES, RoundSpec, Step},
+};
+
+pub use softmax::{centralised, measure};
+
+use super::{
+    Assignment, Resources, Workload,
+    afl::{Afl, parse, to_json},
+};
+use crate::{
+    egress::{Answer, Private},
+    error::AgentError,
+    features::{self, Opened},
+};
+
+/// The workload.
+pub struct Fedavg;
+
+impl Workload for Fedavg {
+    fn columns(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        // Every specification of this workload carries the schema under the name that AFL's do.
+        Afl.columns(assignment)
+    }
+
+    fn models(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        // The survey has no head; its schema may name a backbone, as that of a softmax head may.
+        #[derive(Deserialize)]
+        struct Asked {
+            #[serde(flatten)]
+            head: Head,
+        }
+        let backbone = Afl.models(assignment)?;
+        let adapted = match parse(&assignment.spec) {
+            Ok(Asked { head: Head::Lora(lora) }) => Some(lora.model),
+            _ => None,
+        };
+        Ok(backbone.into_iter().chain(adapted).collect())
+    }
+
+    fn perform(
+        &self,
+        assignment: &Assignment,
+        source: &Source,
+        resources: &Resources<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Answer, AgentError> {
+        let began = Instant::now();
+        let input = assignment.inputs.first().map(Vec::as_slice);
+        let (kind, bytes, rows) = match Step::parse(&assignment.phase) {
+            Some(Step::Survey) => return Afl.perform(assignment, source, resources, cancelled),
+            Some(Step::Round(_)) => {
+                let spec: RoundSpec = parse(&assignment.spec)?;
+                let dataset = features::open(source, spec.head.schema(), resources, cancelled)?.dataset;
+                let update = match &spec.head {
+                    Head::Softmax(rows) => softmax::train(&spec, rows, input, &dataset, cancelled)?,
+                    Head::Lora(lora) => lora::train(&spec, lora, input, &dataset, resources, cancelled)?,
+                };
+                let bytes = update.encode().map_err(|e| AgentError::Task(e.to_string()))?;
+                (RELEASE_UPDATES, bytes, update.rows)
+            }
+            Some(Step::Evaluate(_)) => {
+                let spec: EvaluateSpec = parse(&assignment.spec)?;
+                let Opened { dataset, backend } =
+                    features::open(source, spec.head.schema(), resources, cancelled)?;
+                let input = input
+                    .ok_or_else(|| AgentError::Task("the evaluation came without parameters".to_owned()))?;
+                let (bytes, rows) = match &spec.head {
+                    Head::Softmax(rows) => {
+                        let figures =
+                            softmax::evaluate(&spec, rows, input, &dataset, assignment.min_rows, cancelled)?;
+                        let train_rows = figures.train_rows;
+                        (to_json(&Evaluation { backend, ..figures })?, train_rows)
+                    }
+                    Head::Lora(lora) => {
+                        let figures =
+                            lora::evaluate(lora, input, &dataset, resources, assignment.min_rows, cancelled)?;
+                        (to_json(&figures)?, figures.train_rows)
+                    }
+                };
+                (RELEASE_METRICS, bytes, rows)
+            }
+            None => {
+                return Err(AgentError::Task(format!(
+                    "fedavg has no phase \"{}\"; a newer version may",
+                    assignment.phase
+                )));
+            }
+        };
+        Ok(Answer { kind, bytes: Private::new(bytes), rows, seconds: began.elapsed().as_secs_f64() })
+    }
+}

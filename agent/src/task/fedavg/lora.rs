@@ -1,0 +1,133 @@
+//! The adapter of a language model: supervised tuning on the site's texts and answers.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use sheaf_data::{Dataset, Split, catalogue::Role};
+use sheaf_models::{
+    Adapter, LanguageModel, LoraConfig, ModelError,
+    train::{self, Example, TuneConfig},
+    weights::HostTensor,
+};
+use sheaf_proto::fedavg::{LoraSpec, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update};
+
+use crate::{error::AgentError, task::Resources};
+
+fn task(error: impl std::fmt::Display) -> AgentError {
+    AgentError::Task(error.to_string())
+}
+
+fn model_error(error: ModelError) -> AgentError {
+    match error {
+        ModelError::Stopped => AgentError::Cancelled,
+        ModelError::Input(problem) => AgentError::Data(problem),
+        other => task(other),
+    }
+}
+
+/// Loads the frozen model from the site's own store.
+fn model(lora: &LoraSpec, resources: &Resources<'_>) -> Result<LanguageModel, AgentError> {
+    let files = resources.assets.ensure(&lora.model, &mut |_| {})?;
+    let weights = files
+        .paths(Role::Weights)
+        .into_iter()
+        .next()
+        .ok_or_else(|| task(format!("the asset {} is no language model", lora.model)))?;
+    LanguageModel::load(&weights, &resources.compute()?).map_err(model_error)
+}
+
+fn examples(dataset: &Dataset, split: Split) -> Result<Vec<Example>, AgentError> {
+    let dialogues = dataset.dialogues(&dataset.rows(split))?;
+    let example = |(prompt, response): (&str, &str)| Example {
+        prompt: prompt.to_owned(),
+        response: response.to_owned(),
+    };
+    Ok(dialogues.into_iter().map(example).collect())
+}
+
+/// The adapter that a round begins with: the last round's, or one drawn from the seed, which is the same at every site.
+fn adapter(
+    lora: &LoraSpec,
+    input: Option<&[u8]>,
+    model: &LanguageModel,
+    seed: u64,
+) -> Result<Adapter, AgentError> {
+    let spec = &lora.adapter;
+    let config = LoraConfig {
+        rank: spec.rank,
+        alpha: spec.alpha,
+        dropout: spec.dropout,
+        targets: spec.targets.clone(),
+    };
+    let Some(input) = input else {
+        return Adapter::new(model, &config, seed).map_err(model_error);
+    };
+    let parameters = <Parameters as ParametersFile>::decode(input).map_err(task)?;
+    let host =
+        |(name, tensor): (String, Tensor)| (name, HostTensor { shape: tensor.shape, data: tensor.data });
+    Ok(Adapter { config, tensors: parameters.into_iter().map(host).collect() })
+}
+
+/// One round.
+pub(super) fn train(
+    spec: &RoundSpec,
+    lora: &LoraSpec,
+    input: Option<&[u8]>,
+    dataset: &Dataset,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Update, AgentError> {
+    let examples = examples(dataset, Split::Train)?;
+    if examples.is_empty() {
+        return Err(AgentError::Data("there are no training records".to_owned()));
+    }
+    let model = model(lora, resources)?;
+    let start = adapter(lora, input, &model, spec.training.seed)?;
+    let config = TuneConfig {
+        epochs: spec.training.epochs as f64,
+        batch: spec.training.batch,
+        max_tokens: lora.max_tokens,
+        learning_rate: spec.training.learning_rate,
+        warmup: 0.0,
+        weight_decay: spec.training.weight_decay,
+        // Another order in every round, whatever the records are.
+        seed: spec.training.seed.wrapping_add(u64::from(spec.round) << 32),
+        proximal: spec.training.mu,
+        ..TuneConfig::default()
+    };
+    let mut progress = |step: &train::Step| {
+        tracing::info!(round = spec.round, step = step.step, of = step.steps, loss = step.loss, "tuning");
+        if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let tuned = train::tune(&model, &start, &examples, &config, &mut progress).map_err(model_error)?;
+    if cancelled() {
+        return Err(AgentError::Cancelled);
+    }
+    let tensor =
+        |(name, tensor): (String, HostTensor)| (name, Tensor { shape: tensor.shape, data: tensor.data });
+    let parameters: BTreeMap<_, _> = tuned.adapter.tensors.into_iter().map(tensor).collect();
+    Ok(Update { parameters, rows: examples.len() as u64, loss: tuned.mean_loss })
+}
+
+/// How likely the model finds the test records' answers.
+pub(super) fn evaluate(
+    lora: &LoraSpec,
+    input: &[u8],
+    dataset: &Dataset,
+    resources: &Resources<'_>,
+    min_rows: u64,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<TextEvaluation, AgentError> {
+    let train_rows = dataset.rows(Split::Train).len() as u64;
+    let examples = examples(dataset, Split::Test)?;
+    // Figures of a handful of records would be figures of persons.
+    if (examples.len() as u64) < min_rows.max(1) {
+        return Ok(TextEvaluation { train_rows, test_rows: 0, tokens: 0, nll: 0.0 });
+    }
+    if cancelled() {
+        return Err(AgentError::Cancelled);
+    }
+    let model = model(lora, resources)?;
+    let adapter = adapter(lora, Some(input), &model, 0)?;
+    let nll = train::evaluate(&model, Some(&adapter), &examples, lora.max_tokens).map_err(model_error)?;
+    Ok(TextEvaluation { train_rows, test_rows: examples.len() as u64, tokens: nll.tokens, nll: nll.sum })
+}
