@@ -5,6 +5,7 @@ pub mod bundle;
 mod html;
 
 use serde::{Deserialize, Serialize};
+use sheaf_data::Backbone;
 
 pub use html::render;
 
@@ -24,6 +25,12 @@ pub struct Report {
     pub metrics: Metrics,
     /// Every invited site, by name.
     pub sites: Vec<SiteReport>,
+    /// Round by round, for workloads of many rounds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<RoundReport>,
+    /// Another method on the same feature rows; known in simulations that ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// Where the time went.
     pub timing: Timing,
     /// What computed it.
@@ -53,6 +60,53 @@ pub struct RunInfo {
     pub plan: String,
 }
 
+/// One round of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// From 1.
+    pub round: u32,
+    /// Sites that were asked.
+    pub asked: usize,
+    /// Sites whose updates are in it.
+    pub sites: Vec<String>,
+    /// Sites that were asked and are not in it.
+    pub missed: Vec<MissedRound>,
+    /// Training rows in it.
+    pub rows: u64,
+    /// Mean training loss, by rows.
+    pub loss: f64,
+    /// Of the model after it on test rows; null where it was not measured.
+    pub accuracy: Option<f64>,
+    /// Negative log-likelihood a test token, nats; null where it was not measured.
+    pub test_loss: Option<f64>,
+    /// Bytes the sites sent in this round.
+    pub bytes_up: u64,
+    /// Bytes the sites fetched in this round.
+    pub bytes_down: u64,
+    /// The parameters after it, `sha256:size`: a blob the operator may fetch.
+    pub parameters: String,
+}
+
+/// A site that missed a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MissedRound {
+    /// Who.
+    pub site: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Another method on the same feature rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Its name for people.
+    pub name: String,
+    /// Its accuracy on the same test rows.
+    pub accuracy: f64,
+    /// Bytes all sites send for it, its survey left aside.
+    pub bytes_up: u64,
+}
+
 /// The model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
@@ -68,6 +122,9 @@ pub struct ModelInfo {
     pub pooled_sha256: Option<String>,
     /// Whether the two are equal.
     pub equal_to_pooled: Option<bool>,
+    /// The pre-trained model whose features the weights are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Backbone>,
 }
 
 /// How good the models are.
@@ -203,6 +260,12 @@ pub struct AttachedEvaluation {
     /// Single sites' models on a central test set.
     #[serde(default)]
     pub local: Option<LocalScores>,
+    /// Accuracy of rounds' models on a central test set.
+    #[serde(default)]
+    pub rounds: std::collections::BTreeMap<u32, f64>,
+    /// Another method on the same feature rows.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
 }
 
 impl Scores {

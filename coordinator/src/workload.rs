@@ -2,6 +2,7 @@
 //! the agent, its documents in `sheaf-proto`, and a line in [`named`]; nothing else knows workloads by name.
 
 pub mod afl;
+pub mod fedavg;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -25,6 +26,8 @@ pub struct Context<'a> {
     pub plan: &'a Plan,
     /// The coordinator's blobs.
     pub blobs: &'a BlobStore,
+    /// Sites that take part now, by name, where a workload decides or merges; empty elsewhere.
+    pub members: &'a [SiteName],
 }
 
 /// The answers to one phase and what may be reused.
@@ -44,7 +47,7 @@ pub trait Workload: Send + Sync {
     /// Refuses a plan whose options cannot be meant.
     fn check_plan(&self, plan: &Plan) -> Result<(), Error>;
 
-    /// What to do after these finished phases. Equal outputs must give the same answer, to the byte.
+    /// What to do after these finished phases. Equal outputs and members must give the same answer, to the byte.
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error>;
 
     /// Refuses an answer that cannot be, before anything changes.
@@ -82,6 +85,36 @@ pub struct Publication {
     pub sites: BTreeMap<SiteName, SitePublication>,
     /// What the features were computed on.
     pub backend: String,
+    /// The model's name beside the report, where it is not `model.safetensors`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_file: Option<String>,
+    /// The card's name beside the report, where it is not `model.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card_file: Option<String>,
+    /// What a workload of many rounds did in each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<RoundPublication>,
+}
+
+/// What is published about one round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundPublication {
+    /// From 1.
+    pub round: u32,
+    /// The phase's key.
+    pub key: String,
+    /// The parameters after it.
+    pub parameters: BlobId,
+    /// Training rows in it.
+    pub rows: u64,
+    /// Mean training loss of the sites, by rows.
+    pub loss: f64,
+    /// Whose updates are in it.
+    pub sites: Vec<SiteName>,
+    /// Of its model on the sites' test rows, where it was measured.
+    pub accuracy: Option<f64>,
+    /// Negative log-likelihood a test token, nats, where it was measured.
+    pub test_loss: Option<f64>,
 }
 
 /// What is published about one site.
@@ -102,9 +135,11 @@ pub struct SitePublication {
 pub fn named(name: &str) -> Result<&'static dyn Workload, Error> {
     match name {
         sheaf_proto::afl::WORKLOAD => Ok(&afl::Afl),
+        sheaf_proto::fedavg::WORKLOAD => Ok(&fedavg::Fedavg),
         _ => Err(Error::invalid(format!(
-            "there is no workload `{name}`; this version has: {}",
-            sheaf_proto::afl::WORKLOAD
+            "there is no workload `{name}`; this version has: {}, {}",
+            sheaf_proto::afl::WORKLOAD,
+            sheaf_proto::fedavg::WORKLOAD
         ))),
     }
 }

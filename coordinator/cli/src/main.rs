@@ -5,6 +5,7 @@ mod client;
 mod data;
 mod import;
 mod init;
+mod lm;
 mod output;
 mod plan;
 mod predict;
@@ -69,6 +70,9 @@ enum Command {
     /// Public data sets: list, fetch, verify, describe.
     #[command(subcommand)]
     Data(data::Command),
+    /// The language model on this machine: write text, tune an adapter.
+    #[command(subcommand)]
+    Lm(lm::Command),
     /// Plans: check one before anybody runs it.
     #[command(subcommand)]
     Plan(plan::Command),
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         Command::Run(command) => run::run(&cli, command),
         Command::Simulate(args) => simulate::run(&cli, args),
         Command::Data(command) => data::run(&cli, command),
+        Command::Lm(command) => lm::run(&cli, command),
         Command::Plan(command) => plan::run(&cli, command),
         Command::Predict(args) => predict::run(&cli, args),
         Command::Import(args) => import::run(&cli, args),

@@ -8,19 +8,25 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
+use sheaf_agent::{features, task::Resources};
 use sheaf_analytic::{Featurizer, Weights, scores};
 use sheaf_coordinator::report::bundle::MODEL_FILE;
-use sheaf_data::{Dataset, Source};
+use sheaf_data::{
+    Dataset, Source,
+    catalogue::{Catalogue, Role},
+};
+use sheaf_models::DeviceChoice;
 use sheaf_proto::model::{ModelCard, read_model};
 
-use crate::{Cli, output};
+use crate::{Cli, data, output};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A report's folder, with model.safetensors and model.json.
     #[arg(long)]
     model: PathBuf,
-    /// Records: .csv, .csv.gz, .parquet, .safetensors, .npy or .jsonl.
+    /// Records: .csv, .csv.gz, .parquet, .safetensors, .npy or .jsonl; for a model with a backbone a .csv is an index of
+    /// images (`path`) or a list of texts (`text`).
     #[arg(long)]
     data: PathBuf,
 }
@@ -110,9 +116,28 @@ fn best(scores: &[f64]) -> usize {
     best
 }
 
+/// The records, or what the model's backbone makes of them. Nothing of them is kept.
+fn records(cli: &Cli, model: &Model, path: &Path) -> Result<Dataset> {
+    let (assets, reading) = (cli.assets(), &model.card.reading);
+    let Some(backbone) = &reading.backbone else {
+        return Ok(source_of(path)?.open(reading, &assets)?);
+    };
+    let encodes_text = Catalogue::built_in()?.model(&backbone.model)?.has_role(Role::Tokenizer);
+    let source = match source_of(path)? {
+        // For a backbone a table lists images, or texts.
+        Source::Table { path, .. } if encodes_text => Source::Text { path, asset: None },
+        Source::Table { path, .. } => Source::Images { index: path, pack: None, size: None, asset: None },
+        other => other,
+    };
+    data::pull(&assets, &backbone.model, cli.json)?;
+    let scratch = tempfile::tempdir()?;
+    let resources = Resources::new(&assets, scratch.path(), None, DeviceChoice::Auto);
+    Ok(features::open(&source, reading, &resources, &|| false)?.dataset)
+}
+
 pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     let model = Model::read(&args.model)?;
-    let dataset = source_of(&args.data)?.open(&model.card.reading, &cli.assets())?;
+    let dataset = records(cli, &model, &args.data)?;
     let rows: Vec<usize> = (0..dataset.len()).collect();
     let classes = &model.card.classes;
     let mut out = csv::Writer::from_writer(io::stdout().lock());

@@ -1,21 +1,109 @@
 //! What a simulation compares a federated model with: the model of all rows in one place, and models of single
 //! sites on a central test set. The same arithmetic as at the sites, without any of the network in between.
 
-use anyhow::Result;
-use sheaf_agent::task::afl::{measure, sums};
-use sheaf_analytic::{metrics::ScoreHistogram, solve};
+use anyhow::{Context as _, Result};
+use sheaf_agent::task::{afl, fedavg};
+use sheaf_analytic::{
+    Sums, SumsShape, Weights, codec,
+    metrics::{Confusion, ScoreHistogram},
+    solve,
+};
 use sheaf_coordinator::{
-    report::{LocalScores, Scores},
+    report::{Comparison, LocalScores, Scores},
     run::plan::Plan,
-    workload::afl::AflOptions,
+    workload::{
+        afl::AflOptions,
+        fedavg::{FedavgOptions, HeadKind},
+    },
 };
 use sheaf_data::{Dataset, Encoding, SiteRows, Split, survey};
-use sheaf_proto::{afl::SumsSpec, model::ModelCard};
+use sheaf_proto::{
+    afl::SumsSpec,
+    fedavg::{BIAS, Parameters, ParametersFile, Training, WEIGHT, WORKLOAD as FEDAVG},
+    model::ModelCard,
+};
 
 use crate::predict::Model;
 
 fn never() -> bool {
     false
+}
+
+/// Measures weights as the workload that made them does.
+fn measure(
+    card: &ModelCard,
+    weights: &Weights,
+    dataset: &Dataset,
+) -> Result<(Confusion, Option<ScoreHistogram>)> {
+    let spec = spec_of(card);
+    let (confusion, histogram, _) = if card.workload == FEDAVG {
+        fedavg::measure(&spec, weights, dataset, &never)?
+    } else {
+        afl::measure(&spec, weights, dataset, &never)?
+    };
+    Ok((confusion, histogram))
+}
+
+/// As many passes over the rows as all rounds make, without the pull to a common model.
+fn whole(options: &FedavgOptions) -> Training {
+    let mut training = options.training();
+    training.epochs = training.epochs.saturating_mul(options.rounds as usize);
+    training.mu = 0.0;
+    training
+}
+
+/// The head trained on all training rows in one place, for as many passes as the federated one.
+pub(crate) fn pooled_head(plan: &Plan, federated: &Model, dataset: &Dataset) -> Result<Model> {
+    let training = whole(&FedavgOptions::of(plan)?);
+    let weights = fedavg::centralised(&spec_of(&federated.card), dataset, &training, &never)?;
+    let card =
+        ModelCard { sha256: weights.sha256(), sites: vec!["pooled".to_owned()], ..federated.card.clone() };
+    Ok(Model { card, weights })
+}
+
+/// What AFL makes of the same feature rows, and what its sites send for it.
+pub(crate) fn afl_on_the_same_rows(
+    plan: &Plan,
+    federated: &Model,
+    dataset: &Dataset,
+    sites: &[SiteRows],
+) -> Result<Option<Comparison>> {
+    let options = FedavgOptions::of(plan)?;
+    if options.head != HeadKind::Softmax
+        || !options.compares_with_afl()
+        || dataset.rows(Split::Test).is_empty()
+    {
+        return Ok(None);
+    }
+    let spec = spec_of(&federated.card);
+    let shape = SumsShape::of(&spec.features, spec.encoding.classes.len());
+    let mut total = Sums::zero(shape.dim, shape.classes, shape.bits);
+    let mut bytes_up = 0;
+    for site in sites {
+        let sums = afl::sums(&spec, &dataset.subset(&site.rows), &never)?;
+        bytes_up += codec::encode(&sums).len() as u64;
+        total.add(&sums)?;
+    }
+    let weights = solve(&total, options.afl().lambda)?;
+    let (confusion, ..) = afl::measure(&spec, &weights, dataset, &never)?;
+    Ok(confusion.accuracy().map(|accuracy| Comparison {
+        name: "AFL, one round".to_owned(),
+        accuracy,
+        bytes_up,
+    }))
+}
+
+/// Accuracy of a round's parameters on the data set's test rows.
+pub(crate) fn round_accuracy(federated: &Model, parameters: &[u8], dataset: &Dataset) -> Result<Option<f64>> {
+    let parameters = <Parameters as ParametersFile>::decode(parameters)?;
+    let mut values = Vec::new();
+    for name in [WEIGHT, BIAS] {
+        let tensor =
+            parameters.get(name).with_context(|| format!("a round's parameters have no tensor {name}"))?;
+        values.extend(tensor.data.iter().map(|value| f64::from(*value)));
+    }
+    let weights = Weights::new(federated.weights.dim, federated.weights.classes, values)?;
+    Ok(measure(&federated.card, &weights, dataset)?.0.accuracy())
 }
 
 /// Trains on all training rows of one data set.
@@ -26,7 +114,7 @@ pub(crate) fn pooled(plan: &Plan, dataset: &Dataset) -> Result<Model> {
     let encoding = Encoding::decide(&survey, &plan.schema, standardizes)?;
     let features = options.features(encoding.input_dim());
     let spec = SumsSpec { schema: plan.schema.clone(), encoding, features };
-    let sums = sums(&spec, dataset, &never)?;
+    let sums = afl::sums(&spec, dataset, &never)?;
     let weights = solve(&sums, options.lambda)?;
     let card = ModelCard {
         schema: 1,
@@ -48,7 +136,7 @@ pub(crate) fn score(model: &Model, dataset: &Dataset, measured_on: &str) -> Resu
     if dataset.rows(Split::Test).is_empty() {
         return Ok(None);
     }
-    let (confusion, histogram, _) = measure(&spec_of(&model.card), &model.weights, dataset, &never)?;
+    let (confusion, histogram) = measure(&model.card, &model.weights, dataset)?;
     let auc = histogram.as_ref().and_then(ScoreHistogram::auc);
     Ok(Some(Scores::from_confusion(&confusion, auc, &model.card.classes, measured_on)))
 }
@@ -65,19 +153,29 @@ pub(crate) fn locals(
     if !plan.evaluate.local_baseline || dataset.rows(Split::Test).is_empty() {
         return Ok(None);
     }
-    let spec = spec_of(&federated.card);
+    let card = &federated.card;
     let test = dataset.rows(Split::Test);
     let chosen = sites.len().min(plan.evaluate.local_sites);
     let mut accuracies = Vec::new();
     for (index, site) in sites.iter().take(chosen).enumerate() {
         progress(index, chosen);
-        let own = solve(&sums(&spec, &dataset.subset(&site.rows), &never)?, federated.card.lambda)?;
-        let (confusion, ..) = measure(&spec, &own, &dataset.subset(&test), &never)?;
+        let own = alone(plan, card, &dataset.subset(&site.rows))?;
+        let (confusion, _) = measure(card, &own, &dataset.subset(&test))?;
         accuracies.extend(confusion.accuracy());
     }
     let n = accuracies.len();
     Ok((n > 0)
         .then(|| LocalScores { mean_accuracy: accuracies.iter().sum::<f64>() / n as f64, sites_measured: n }))
+}
+
+/// The model that a site's own rows give.
+fn alone(plan: &Plan, card: &ModelCard, dataset: &Dataset) -> Result<Weights> {
+    let spec = spec_of(card);
+    Ok(if card.workload == FEDAVG {
+        fedavg::centralised(&spec, dataset, &whole(&FedavgOptions::of(plan)?), &never)?
+    } else {
+        solve(&afl::sums(&spec, dataset, &never)?, card.lambda)?
+    })
 }
 
 fn spec_of(card: &ModelCard) -> SumsSpec {

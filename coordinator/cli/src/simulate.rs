@@ -2,6 +2,7 @@
 //! processes up to [`MAX_PROCESSES`] sites and tasks of this process beyond, over the same gRPC services with the
 //! same certificates either way.
 
+mod compare;
 mod federation;
 mod outcome;
 mod workspace;
@@ -13,8 +14,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use sheaf_coordinator::run::plan::{AgentKind, Plan};
-use sheaf_data::{Dataset, Partition, SiteRows, Split, partition};
+use sheaf_agent::{features, task::Resources};
+use sheaf_coordinator::{
+    run::plan::{AgentKind, Plan},
+    workload::fedavg::{FedavgOptions, HeadKind},
+};
+use sheaf_data::{AssetStore, Dataset, Partition, SiteRows, Split, partition};
+use sheaf_models::DeviceChoice;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,10 +28,13 @@ use crate::{
     client::block_on,
     data,
     output::{Interrupted, Steps},
-    plan, reference,
+    plan,
 };
 use federation::Federation;
 use workspace::Workspace;
+
+/// What a simulation's agents, and the reference they are compared with, compute features on.
+const DEVICE: DeviceChoice = DeviceChoice::Cpu;
 
 /// Above this many sites agents are tasks of the simulator instead of processes.
 const MAX_PROCESSES: usize = 16;
@@ -114,7 +123,10 @@ fn unwrap_interrupt(error: anyhow::Error) -> anyhow::Error {
 
 /// The data of a simulation, read and cut into sites.
 pub(crate) struct Prepared {
+    /// What the sites get.
     dataset: Dataset,
+    /// The features that stand for it, where the plan has a backbone.
+    features: Option<Dataset>,
     sites: Vec<SiteRows>,
     central_test: bool,
 }
@@ -129,7 +141,7 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     }
     steps.at("reading the records", 0, 0, false);
     let dataset = source.open(&plan.schema, &assets)?;
-    let central_test = source.has_test();
+    let central_test = plan.evaluate.central.unwrap_or_else(|| source.has_test());
     let by_column = Partition::Column { column: None };
     let how = plan.partition.as_ref().unwrap_or(&by_column);
     let sites = partition(&dataset, &plan.schema, how, central_test)?;
@@ -140,7 +152,36 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
         sites.len(),
         if central_test { ", the test rows held centrally" } else { "" },
     ));
-    Ok(Prepared { dataset, sites, central_test })
+    if let Some(model) = language_model(plan) {
+        data::pull(&assets, &model, cli.json)?;
+    }
+    let features = features(cli, plan, &assets, &dataset, steps)?;
+    Ok(Prepared { dataset, features, sites, central_test })
+}
+
+/// What the backbone makes of all records. The sites' agents find the same features in the shared cache, whatever the
+/// partition, and a second simulation finds them all.
+fn features(
+    cli: &Cli,
+    plan: &Plan,
+    assets: &AssetStore,
+    dataset: &Dataset,
+    steps: &mut Steps,
+) -> Result<Option<Dataset>> {
+    let Some(backbone) = &plan.schema.backbone else {
+        return Ok(None);
+    };
+    data::pull(assets, &backbone.model, cli.json)?;
+    let cache = workspace::cache(assets);
+    let resources = Resources::new(assets, &cache, None, DEVICE);
+    let what = format!("computing features with {}", backbone.model);
+    let opened = features::apply(dataset.clone(), &plan.schema, &resources, &mut |done, all| {
+        steps.at(&what, done as u64, all as u64, false);
+        Ok(())
+    })?;
+    let backend = opened.backend.unwrap_or_default();
+    steps.note(&format!("features of {} rows by {} on {backend}", opened.dataset.len(), backbone.model));
+    Ok(Some(opened.dataset))
 }
 
 /// Starts the federation, runs the plan, measures what can only be measured here, and fetches the report.
@@ -163,10 +204,27 @@ async fn federate(
     finished
 }
 
+/// Pre-trained models that the sites run: what their policies allow.
+fn models(plan: &Plan) -> Vec<String> {
+    let backbone = plan.schema.backbone.iter().map(|backbone| backbone.model.clone());
+    backbone.chain(language_model(plan)).collect()
+}
+
+/// The language model whose adapter the plan trains.
+fn language_model(plan: &Plan) -> Option<String> {
+    if plan.run.workload != sheaf_proto::fedavg::WORKLOAD {
+        return None;
+    }
+    FedavgOptions::of(plan)
+        .ok()
+        .filter(|options| options.head == HeadKind::Lora)
+        .map(|o| o.model().to_owned())
+}
+
 impl Prepared {
-    /// The data set a central test is measured on, or whose rows the sites hold.
-    fn pooled(&self, plan: &Plan) -> Result<crate::predict::Model> {
-        reference::pooled(plan, &self.dataset)
+    /// All rows as a workload sees them: what a central test is measured on, and the pooled model trained.
+    fn inputs(&self) -> &Dataset {
+        self.features.as_ref().unwrap_or(&self.dataset)
     }
 
     fn site_data(&self, site: &SiteRows) -> Dataset {

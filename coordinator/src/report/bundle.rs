@@ -7,8 +7,8 @@ use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
 
 use super::{
-    AttachedEvaluation, Environment, Metrics, ModelInfo, PhaseTiming, Report, RunInfo, SCHEMA, SiteReport,
-    Timing, render,
+    AttachedEvaluation, Environment, Metrics, MissedRound, ModelInfo, PhaseTiming, Report, RoundReport,
+    RunInfo, SCHEMA, SiteReport, Timing, render,
 };
 use crate::{
     VERSION,
@@ -22,7 +22,7 @@ use crate::{
         handle::RunHandle,
         machine::{Membership, Run, Status},
     },
-    workload::Publication,
+    workload::{Publication, RoundPublication},
 };
 
 /// The file a model is in.
@@ -84,8 +84,8 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
     let mut files = vec![
         ("report.json".to_owned(), hub.blobs.put(&serde_json::to_vec_pretty(&report)?)?),
         ("report.html".to_owned(), hub.blobs.put(render(&report).as_bytes())?),
-        (MODEL_FILE.to_owned(), publication.model),
-        ("model.json".to_owned(), publication.card),
+        (model_file(&publication), publication.model),
+        (publication.card_file.clone().unwrap_or_else(|| "model.json".to_owned()), publication.card),
         ("events.jsonl".to_owned(), hub.blobs.put(&events(&journal, run.events)?)?),
     ];
     let body = ManifestBody {
@@ -97,6 +97,10 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
     let manifest = Manifest { signature: hub.signer.sign(signed.as_bytes())?, signed };
     files.push(("manifest.json".to_owned(), hub.blobs.put(&serde_json::to_vec_pretty(&manifest)?)?));
     Ok(files)
+}
+
+fn model_file(publication: &Publication) -> String {
+    publication.model_file.clone().unwrap_or_else(|| MODEL_FILE.to_owned())
 }
 
 /// The state at the end of a version: the journal folded until that version was published.
@@ -138,12 +142,13 @@ fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: At
             plan: handle.plan.text.clone(),
         },
         model: ModelInfo {
-            file: MODEL_FILE.to_owned(),
+            file: model_file(publication),
             sha256: publication.weight_sha256.clone(),
             classes: publication.classes.clone(),
             dim: publication.dim,
             pooled_sha256: attached.pooled_sha256,
             equal_to_pooled: equal,
+            backbone: handle.plan.schema.backbone.clone(),
         },
         metrics: Metrics {
             test: attached.test.or_else(|| publication.test.clone()),
@@ -151,6 +156,8 @@ fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: At
             local: attached.local.or_else(|| publication.local.clone()),
         },
         sites: run.members.iter().map(|(site, m)| site_report(run, site, m, publication)).collect(),
+        rounds: publication.rounds.iter().map(|round| round_report(run, round, &attached.rounds)).collect(),
+        comparison: attached.comparison,
         timing: Timing {
             total_s: seconds(run.started_at, run.finished_at.unwrap_or(run.started_at)),
             phases: run
@@ -167,6 +174,33 @@ fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: At
             backend: publication.backend.clone(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         },
+    }
+}
+
+fn round_report(run: &Run, round: &RoundPublication, measured: &BTreeMap<u32, f64>) -> RoundReport {
+    let traffic = round
+        .sites
+        .iter()
+        .filter_map(|site| run.deliveries.get(&round.key)?.get(site))
+        .fold((0, 0), |(up, down), delivery| (up + delivery.bytes_up, down + delivery.bytes_down));
+    let missed = run.missed.get(&round.key).into_iter().flatten();
+    RoundReport {
+        round: round.round,
+        asked: run
+            .asked
+            .get(&round.key)
+            .map_or(round.sites.len(), |asked| asked.len().max(round.sites.len())),
+        sites: round.sites.iter().map(ToString::to_string).collect(),
+        missed: missed
+            .map(|(site, reason)| MissedRound { site: site.to_string(), reason: reason.clone() })
+            .collect(),
+        rows: round.rows,
+        loss: round.loss,
+        accuracy: measured.get(&round.round).copied().or(round.accuracy),
+        test_loss: round.test_loss,
+        bytes_up: traffic.0,
+        bytes_down: traffic.1,
+        parameters: round.parameters.to_string(),
     }
 }
 

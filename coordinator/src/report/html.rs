@@ -15,6 +15,7 @@ mod headline;
 mod holdings;
 mod phases;
 mod quantity;
+mod rounds;
 mod scores;
 mod sites;
 mod svg;
@@ -51,6 +52,9 @@ pub fn render(report: &Report) -> String {
     section(&mut page, "Accuracy", |out| {
         scores::write_summary(out, &report.metrics);
         accuracy::write(out, &report.sites, &report.metrics);
+    });
+    section(&mut page, "Rounds", |out| {
+        rounds::write(out, &report.rounds, report.comparison.as_ref(), report.metrics.pooled.as_ref());
     });
     section(&mut page, "Who holds what", |out| {
         holdings::write(out, &report.sites, &report.model.classes);
@@ -94,6 +98,10 @@ fn write_provenance(out: &mut String, report: &Report) {
     fact(out, "Weights SHA-256", &model.sha256, true);
     if let Some(pooled) = &model.pooled_sha256 {
         fact(out, "Pooled weights SHA-256", pooled, true);
+    }
+    if let Some(backbone) = &model.backbone {
+        fact(out, "Backbone", &backbone.model, false);
+        fact(out, "Backbone SHA-256", backbone.sha256.as_deref().unwrap_or_default(), true);
     }
     fact(out, "Model version", &run.version.to_string(), false);
     fact(out, "Model size", &model_size(model), false);

@@ -301,7 +301,7 @@ fn phases(run: &Run, now: i64) -> Vec<PhaseProgress> {
             PhaseProgress {
                 name: span.name.clone(),
                 delivered: run.contributions(&span.key).len() as u32,
-                expected: run.members_in().count() as u32,
+                expected: run.asked.get(&span.key).map_or_else(|| run.members_in().count(), std::collections::BTreeSet::len) as u32,
                 state: state.to_owned(),
                 seconds: (span.closed_at.unwrap_or(now) - span.opened_at) as f64 / 1000.0,
             }

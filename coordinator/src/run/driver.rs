@@ -325,7 +325,8 @@ impl Driver {
                 workload: run.workload.clone(),
                 phase: phase.name.clone(),
                 dataset: self.handle.plan.run.dataset.clone(),
-                cohort: run.members_in().count() as u32,
+                // An answer is merged with those of the sites that are asked, not of all that are invited.
+                cohort: run.members_in().filter(|member| phase.asks(member)).count() as u32,
                 spec: Some(phase.spec.to_wire()),
                 inputs: phase.inputs.iter().map(|input| input.to_wire()).collect(),
                 releases: phase.releases.clone(),
@@ -385,7 +386,8 @@ enum Job {
 
 impl Job {
     fn run(self, workload: &dyn Workload, handle: &RunHandle) -> Result<Event, Error> {
-        let context = Context { plan: &handle.plan, blobs: &handle.blobs };
+        let members: Vec<_> = handle.run().members_in().cloned().collect();
+        let context = Context { plan: &handle.plan, blobs: &handle.blobs, members: &members };
         let outputs = handle.run().outputs.clone();
         match self {
             Self::Decide => Ok(Event::Decided { next: workload.next(&context, &outputs)? }),

@@ -34,6 +34,25 @@ pub struct PhaseSpec {
     pub defines_model: bool,
     /// Larger answers are refused, bytes.
     pub max_result_bytes: u64,
+    /// A round of many: a member without an answer is counted out of this round alone and asked again in the
+    /// next, and what a finished round gave is never decided anew but by a withdrawal.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub may_miss: bool,
+    /// Whom it is asked of; every member when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sites: Option<Vec<SiteName>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl PhaseSpec {
+    /// Whether a member is asked.
+    pub fn asks(&self, site: &SiteName) -> bool {
+        self.sites.as_ref().is_none_or(|sites| sites.contains(site))
+    }
 }
 
 /// A finished phase.
@@ -47,6 +66,9 @@ pub struct PhaseOutput {
     pub output: BlobId,
     /// Whose answers are in it.
     pub members: Vec<SiteName>,
+    /// A finished round: only a withdrawal decides it anew.
+    #[serde(default)]
+    pub round: bool,
 }
 
 /// What comes next, as the workload decides.

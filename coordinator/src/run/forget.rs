@@ -26,7 +26,7 @@ pub(super) fn doomed(
 ) -> Result<Vec<BlobId>, Error> {
     let journal = database.journal(run_id)?;
     let run = Run::replay(&journal)?;
-    let context = Context { plan, blobs };
+    let context = Context { plan, blobs, members: &[] };
     let mut gone = BTreeSet::new();
     // The archive holds the last output under each key only; the journal names every one there ever was.
     for end in 0..journal.len() {
@@ -47,7 +47,11 @@ pub(super) fn doomed(
     for record in database.runs()?.into_iter().filter(|record| record.id != run_id) {
         let plan = Plan::parse(&record.plan_toml)?;
         let other = Run::replay(&database.journal(&record.id)?)?;
-        kept.extend(held(&other, workload::named(&plan.run.workload)?, &Context { plan: &plan, blobs })?);
+        kept.extend(held(
+            &other,
+            workload::named(&plan.run.workload)?,
+            &Context { plan: &plan, blobs, members: &[] },
+        )?);
     }
     Ok(gone.difference(&kept).copied().collect())
 }

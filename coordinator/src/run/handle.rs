@@ -144,7 +144,7 @@ impl RunHandle {
             self.checks.acquire().await.map_err(|_| Error::transient("the coordinator is stopping"))?;
         let (plan, blobs, phase) = (Arc::clone(&self.plan), self.blobs.clone(), phase.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            let context = Context { plan: &plan, blobs: &blobs };
+            let context = Context { plan: &plan, blobs: &blobs, members: &[] };
             workload::named(&plan.run.workload)?.check_result(&context, &phase, &blobs.path(&blob))
         })
         .await

@@ -103,6 +103,10 @@ pub struct Run {
     pub outstanding: usize,
     /// Members that will not answer the open phase, which does without them.
     pub excused: BTreeSet<SiteName>,
+    /// Who missed which round, by its key, and why.
+    pub missed: BTreeMap<String, BTreeMap<SiteName, String>>,
+    /// Whom a round was asked of, by its key.
+    pub asked: BTreeMap<String, BTreeSet<SiteName>>,
     /// Time by phase, of this version.
     pub spans: Vec<PhaseSpan>,
     /// Publication documents by version.
@@ -157,6 +161,8 @@ impl Run {
             deliveries: BTreeMap::new(),
             outstanding: 0,
             excused: BTreeSet::new(),
+            missed: BTreeMap::new(),
+            asked: BTreeMap::new(),
             spans: Vec::new(),
             publications: BTreeMap::new(),
             started_at: entry.at,
@@ -188,12 +194,11 @@ impl Run {
                 for answers in self.deliveries.values_mut() {
                     answers.remove(site);
                 }
+                // Nothing of it may stay in a model: the rounds are gone through anew, too.
+                self.outputs.clear();
                 self.begin_version(entry.at);
             }
-            Event::Added { site } => {
-                self.set_member(site, Membership::In);
-                self.begin_version(entry.at);
-            }
+            Event::Added { site } => self.added(site, entry.at),
         }
     }
 
@@ -201,6 +206,23 @@ impl Run {
     pub fn needed(&self) -> usize {
         let not_withdrawn = || self.members.values().filter(|m| **m != Membership::Withdrawn).count();
         self.quorum.unwrap_or_else(not_withdrawn)
+    }
+
+    /// How many sites must answer an open round for the run to go on: all that were asked when it opened, or the
+    /// quorum, scaled down where only some were asked.
+    pub fn needed_for(&self, phase: &PhaseSpec) -> usize {
+        let all = self.members_in().count();
+        let asked = self.asked.get(&phase.key).map_or(0, BTreeSet::len);
+        match (&phase.sites, self.quorum) {
+            (_, None) => asked,
+            (None, Some(quorum)) => quorum,
+            (Some(_), Some(quorum)) => (quorum.min(all) * asked).div_ceil(all.max(1)).max(1),
+        }
+    }
+
+    /// Whether a round of many is over: from then on sites come and go by the round.
+    pub fn in_rounds(&self) -> bool {
+        self.outputs.iter().any(|output| output.round)
     }
 
     /// Sites that take part.
@@ -214,6 +236,7 @@ impl Run {
             (Status::Running, Stage::Collecting(phase)) => {
                 let answered = self.deliveries.get(&phase.key);
                 self.members_in()
+                    .filter(|site| phase.asks(site))
                     .filter(|site| !answered.is_some_and(|a| a.contains_key(*site)))
                     .filter(|site| !self.excused.contains(*site))
                     .cloned()
@@ -228,7 +251,7 @@ impl Run {
         match (&self.status, &self.stage, self.members.get(site)) {
             (Status::Running, Stage::Collecting(phase), Some(Membership::In)) => {
                 let answered = self.deliveries.get(&phase.key).is_some_and(|a| a.contains_key(site));
-                (!answered && !self.excused.contains(site)).then_some(phase)
+                (!answered && phase.asks(site) && !self.excused.contains(site)).then_some(phase)
             }
             _ => None,
         }
@@ -261,6 +284,9 @@ impl Run {
             Stage::Collecting(phase) if phase.key == key && self.excused.contains(site) => {
                 late("this site had said that it would not answer")
             }
+            Stage::Collecting(phase) if phase.key == key && !phase.asks(site) => {
+                late("this site was not drawn for this round")
+            }
             Stage::Collecting(phase) if phase.key == key => Admission::Accept,
             _ => late("this phase is closed"),
         }
@@ -291,6 +317,9 @@ impl Run {
     pub fn can_add(&self, site: &SiteName) -> Result<(), Error> {
         match self.members.get(site) {
             Some(Membership::In) => Err(Error::conflict(format!("site `{site}` takes part already"))),
+            _ if self.status == Status::Done && self.in_rounds() => Err(Error::conflict(format!(
+                "all rounds of this run are over, so site `{site}` could no longer train in it; submit a new run"
+            ))),
             _ => Ok(()),
         }
     }

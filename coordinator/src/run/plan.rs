@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use serde::Deserialize;
-use sheaf_data::{Partition, Schema, Source};
+use sheaf_data::{Partition, Schema, Source, catalogue::Catalogue};
 use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
 use crate::{error::Error, workload};
@@ -63,6 +63,9 @@ pub struct EvaluateSection {
     /// draw when there are more).
     #[serde(default = "default_local_sites")]
     pub local_sites: usize,
+    /// In a simulation: whether test rows are held centrally; when absent, where the source has test files of its own.
+    #[serde(default)]
+    pub central: Option<bool>,
 }
 
 /// `[simulate]`
@@ -86,7 +89,7 @@ pub enum AgentKind {
 
 impl Default for EvaluateSection {
     fn default() -> Self {
-        Self { local_baseline: true, local_sites: default_local_sites() }
+        Self { local_baseline: true, local_sites: default_local_sites(), central: None }
     }
 }
 
@@ -124,9 +127,11 @@ impl Plan {
             .map_err(|e: toml::de::Error| Error::invalid(format!("the plan is not TOML: {e}")))?;
         let run: RunSection = section(&mut table, "run")?
             .ok_or_else(|| Error::invalid("the plan has no [run] section; it needs name and workload"))?;
+        let mut schema = section(&mut table, "schema")?.unwrap_or_default();
+        pin_backbone(&mut schema)?;
         let plan = Self {
             data: section(&mut table, "data")?,
-            schema: section(&mut table, "schema")?.unwrap_or_default(),
+            schema,
             partition: section(&mut table, "partition")?,
             evaluate: section(&mut table, "evaluate")?.unwrap_or_default(),
             simulate: section(&mut table, "simulate")?.unwrap_or_default(),
@@ -232,6 +237,25 @@ impl Plan {
     }
 }
 
+/// Writes the catalogue's hash of the backbone into the schema, so that every site knows which model is meant.
+fn pin_backbone(schema: &mut Schema) -> Result<(), Error> {
+    let Some(backbone) = &mut schema.backbone else {
+        return Ok(());
+    };
+    let invalid = |problem: String| Error::invalid(format!("[schema.backbone] {problem}"));
+    let catalogue = Catalogue::built_in().map_err(|e| Error::bug(e.to_string()))?;
+    let known = catalogue.model(&backbone.model).map_err(|e| invalid(e.to_string()))?.sha256();
+    if backbone.sha256.as_ref().is_some_and(|asked| *asked != known) {
+        return Err(invalid(format!(
+            "sha256 is not {known}, which this version knows model {} with; leave the key out or use the version that \
+             the plan was written for",
+            backbone.model
+        )));
+    }
+    backbone.sha256 = Some(known);
+    Ok(())
+}
+
 fn section<T: serde::de::DeserializeOwned>(table: &mut toml::Table, name: &str) -> Result<Option<T>, Error> {
     table
         .remove(name)
@@ -261,11 +285,23 @@ mod tests {
             ("[run]\nname='x'\nworkload='afl'\n[afl]\nlambda=-1.0", "lambda"),
             ("[run]\nname='x'\nworkload='afl'\nsites=['a']\nquorum=2", "quorum"),
             ("[run]\nname='x'\nworkload='afl'\ndeadline='soon'", "[run]"),
+            ("[run]\nname='x'\nworkload='afl'\n[schema.backbone]\nmodel='vgg'", "efficientnet-lite0"),
             ("[run", "TOML"),
         ] {
             let error = Plan::parse(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text:?} gave {error:?}");
         }
+    }
+
+    #[test]
+    fn a_backbone_is_pinned_by_the_catalogues_hash() {
+        let text = format!("{PLAN}[schema.backbone]\nmodel = 'minilm-l6'\n");
+        let plan = Plan::parse(&text).unwrap();
+        let hash = plan.schema.backbone.unwrap().sha256.unwrap();
+        assert_eq!(hash, Catalogue::built_in().unwrap().model("minilm-l6").unwrap().sha256());
+        assert!(Plan::parse(&format!("{text}sha256 = '{hash}'\n")).is_ok());
+        let error = Plan::parse(&format!("{text}sha256 = '{}'\n", "0".repeat(64))).unwrap_err().to_string();
+        assert!(error.contains(&hash), "{error}");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! AFL (CVPR 2025, arXiv 2405.16240) with exact integer sums: survey, sums, one solve, evaluation at the sites.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use sheaf_analytic::{
@@ -34,6 +38,8 @@ use crate::{
 const SLACK: u64 = 1 << 20;
 /// A survey lists categories and, for wide features, two 128-bit sums a column.
 const SURVEY_LIMIT: u64 = 64 << 20;
+/// Longest name of a backend, bytes: it goes into the report.
+const BACKEND_LENGTH: usize = 100;
 /// Feature dimensions beyond this do not fit a coordinator's memory as a matrix.
 const MAX_DIM: usize = 16_384;
 
@@ -104,6 +110,7 @@ impl AflOptions {
     /// Whether inputs are standardised: as the plan says, else for tables and not for features or pixels.
     pub fn standardizes(&self, plan: &Plan) -> bool {
         let table = match &plan.data {
+            _ if plan.schema.backbone.is_some() => false,
             Some(source) => matches!(source, Source::Table { .. }),
             None => !plan.schema.numeric.is_empty() || !plan.schema.categorical.is_empty(),
         };
@@ -113,10 +120,10 @@ impl AflOptions {
 
 /// What the survey phase gives: all that is needed to ask for sums.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct SurveyOutcome {
-    encoding: Encoding,
-    features: FeatureSpec,
-    train_rows: u64,
+pub(super) struct SurveyOutcome {
+    pub(super) encoding: Encoding,
+    pub(super) features: FeatureSpec,
+    pub(super) train_rows: u64,
 }
 
 /// What the sums phase gives.
@@ -133,10 +140,10 @@ struct SumsOutcome {
 
 /// What the evaluation phase gives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct EvaluationOutcome {
-    federated: Option<Confusion>,
-    scores: Option<ScoreHistogram>,
-    sites: BTreeMap<SiteName, Evaluation>,
+pub(super) struct EvaluationOutcome {
+    pub(super) federated: Option<Confusion>,
+    pub(super) scores: Option<ScoreHistogram>,
+    pub(super) sites: BTreeMap<SiteName, Evaluation>,
 }
 
 impl Workload for Afl {
@@ -146,7 +153,7 @@ impl Workload for Afl {
 
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
         match outputs {
-            [] => ask_survey(context),
+            [] => ask_survey(context, &AflOptions::of(context.plan)?),
             [survey] => ask_sums(context, &outcome(context.blobs, survey)?),
             [survey, sums] => {
                 ask_evaluation(context, outcome(context.blobs, survey)?, &outcome(context.blobs, sums)?)
@@ -159,10 +166,7 @@ impl Workload for Afl {
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match phase.name.as_str() {
-            SURVEY => {
-                let survey: Survey = serde_json::from_slice(&bytes).map_err(|e| refused(&e))?;
-                survey.check().map_err(|e| refused(&e))
-            }
+            SURVEY => check_survey(&bytes).map_err(|e| refused(&e)),
             SUMS => {
                 let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
                 codec::check(&bytes, &shape(&spec)).map(|_| ()).map_err(|e| refused(&e))
@@ -178,7 +182,9 @@ impl Workload for Afl {
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
         match answers.phase.name.as_str() {
-            SURVEY => reduce_survey(context, answers),
+            SURVEY => {
+                Ok(serde_json::to_vec(&reduce_survey(context, answers, &AflOptions::of(context.plan)?)?)?)
+            }
             SUMS => reduce_sums(context, answers),
             EVALUATE => reduce_evaluation(context, answers),
             other => Err(Error::bug(format!("AFL has no phase `{other}`"))),
@@ -205,7 +211,10 @@ impl Workload for Afl {
     }
 }
 
-fn outcome<T: serde::de::DeserializeOwned>(blobs: &BlobStore, phase: &PhaseOutput) -> Result<T, Error> {
+pub(super) fn outcome<T: serde::de::DeserializeOwned>(
+    blobs: &BlobStore,
+    phase: &PhaseOutput,
+) -> Result<T, Error> {
     Ok(serde_json::from_slice(&blobs.get(&phase.output)?)?)
 }
 
@@ -230,11 +239,13 @@ fn ask(
         releases: vec![release.to_owned()],
         defines_model: name != EVALUATE,
         max_result_bytes,
+        may_miss: false,
+        sites: None,
     }))
 }
 
-fn ask_survey(context: &Context<'_>) -> Result<Next, Error> {
-    let moments = AflOptions::of(context.plan)?.standardizes(context.plan);
+pub(super) fn ask_survey(context: &Context<'_>, options: &AflOptions) -> Result<Next, Error> {
+    let moments = options.standardizes(context.plan);
     let spec = SurveySpec { schema: context.plan.schema.clone(), moments };
     ask(context, SURVEY, &spec, Vec::new(), RELEASE_STATISTICS, SURVEY_LIMIT)
 }
@@ -265,7 +276,17 @@ fn ask_evaluation(context: &Context<'_>, survey: SurveyOutcome, sums: &SumsOutco
     ask(context, EVALUATE, &spec, vec![sums.model], RELEASE_METRICS, 44 * classes * classes + 4 * SLACK)
 }
 
-fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+pub(super) fn check_survey(bytes: &[u8]) -> Result<(), Error> {
+    let survey: Survey = serde_json::from_slice(bytes).map_err(|e| Error::invalid(e.to_string()))?;
+    survey.check().map_err(|e| Error::invalid(e.to_string()))
+}
+
+/// Merges the sites' surveys and decides how records become feature rows.
+pub(super) fn reduce_survey(
+    context: &Context<'_>,
+    answers: &Answers<'_>,
+    options: &AflOptions,
+) -> Result<SurveyOutcome, Error> {
     let mut merged: Option<Survey> = None;
     for (site, blob) in answers.contributions {
         let survey: Survey = serde_json::from_slice(&context.blobs.get(blob)?)?;
@@ -277,7 +298,6 @@ fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>
         }
     }
     let merged = merged.ok_or_else(|| Error::bug("a phase closed without an answer"))?;
-    let options = AflOptions::of(context.plan)?;
     let encoding = Encoding::decide(&merged, &context.plan.schema, options.standardizes(context.plan))
         .map_err(|e| Error::invalid(e.to_string()))?;
     let features = options.features(encoding.input_dim());
@@ -288,7 +308,7 @@ fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>
             features.output_dim()
         )));
     }
-    Ok(serde_json::to_vec(&SurveyOutcome { encoding, features, train_rows: merged.rows_train })?)
+    Ok(SurveyOutcome { encoding, features, train_rows: merged.rows_train })
 }
 
 fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
@@ -346,7 +366,7 @@ fn merge(context: &Context<'_>, answers: &Answers<'_>, shape: &SumsShape) -> Res
     Ok(sums)
 }
 
-fn check_evaluation(evaluation: &Evaluation, classes: usize) -> Result<(), Error> {
+pub(super) fn check_evaluation(evaluation: &Evaluation, classes: usize) -> Result<(), Error> {
     let confusions = [&evaluation.federated, &evaluation.local];
     for confusion in confusions.into_iter().flatten() {
         if confusion.classes() != classes || confusion.rows() != evaluation.test_rows {
@@ -356,6 +376,15 @@ fn check_evaluation(evaluation: &Evaluation, classes: usize) -> Result<(), Error
             )));
         }
     }
+    if evaluation
+        .backend
+        .as_ref()
+        .is_some_and(|name| name.len() > BACKEND_LENGTH || name.chars().any(char::is_control))
+    {
+        return Err(Error::invalid(format!(
+            "the backend's name must have at most {BACKEND_LENGTH} printable bytes"
+        )));
+    }
     if let Some(scores) = &evaluation.scores
         && scores.rows() != evaluation.test_rows
     {
@@ -364,7 +393,7 @@ fn check_evaluation(evaluation: &Evaluation, classes: usize) -> Result<(), Error
     Ok(())
 }
 
-fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+pub(super) fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
     let mut sites = BTreeMap::new();
     let (mut federated, mut scores): (Option<Confusion>, Option<ScoreHistogram>) = (None, None);
     for (site, blob) in answers.contributions {
@@ -437,15 +466,24 @@ fn publish(
         }),
         classes,
         sites,
-        backend: "cpu".to_owned(),
+        backend: backends(evaluation),
+        model_file: None,
+        card_file: None,
+        rounds: Vec::new(),
     })
 }
 
-fn accuracy(confusion: Option<&Confusion>) -> Option<f64> {
+/// What the sites computed features on, as they say: each once. Without a pre-trained model it is the CPU.
+pub(super) fn backends(evaluation: &EvaluationOutcome) -> String {
+    let names: BTreeSet<_> = evaluation.sites.values().filter_map(|e| e.backend.as_deref()).collect();
+    if names.is_empty() { "cpu".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(", ") }
+}
+
+pub(super) fn accuracy(confusion: Option<&Confusion>) -> Option<f64> {
     confusion.and_then(Confusion::accuracy)
 }
 
-fn site_metrics(evaluation: &Evaluation) -> SiteMetrics {
+pub(super) fn site_metrics(evaluation: &Evaluation) -> SiteMetrics {
     SiteMetrics {
         test_rows: evaluation.test_rows,
         accuracy: accuracy(evaluation.federated.as_ref()),

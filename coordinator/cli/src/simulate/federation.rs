@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Prepared, Workspace};
+use super::{DEVICE, Prepared, Workspace, absolute, workspace};
 use crate::{
     Cli,
     client::Operator,
@@ -91,13 +91,14 @@ impl Federation {
             stop_inline: CancellationToken::new(),
             sites: prepared.sites.iter().map(|site| site.name.clone()).collect(),
         };
-        federation.enrol_all(workspace, plan, prepared, kind, steps).await?;
+        federation.enrol_all(cli, workspace, plan, prepared, kind, steps).await?;
         federation.start_agents(cli, workspace, kind)?;
         Ok(federation)
     }
 
     async fn enrol_all(
         &self,
+        cli: &Cli,
         workspace: &Workspace,
         plan: &Plan,
         prepared: &Prepared,
@@ -107,13 +108,14 @@ impl Federation {
         let all = prepared.sites.len() as u64;
         let turns = Arc::new(Semaphore::new(cores()));
         let mut enrolments: JoinSet<Result<()>> = JoinSet::new();
+        let cache = absolute(&workspace::cache(&cli.assets()))?;
         for (index, site) in prepared.sites.iter().enumerate() {
             steps.at("enrolling the sites", index as u64, all, false);
             let folder = workspace.site(&site.name);
             if folder.join("home").join("identity.pem").exists() {
                 continue;
             }
-            write_site(&folder, plan, prepared, site, kind)?;
+            write_site(&folder, plan, prepared, site, kind, &cache)?;
             let turn = Arc::clone(&turns).acquire_owned().await?;
             let mut operator = self.operator.clone();
             let name = site.name.clone();
@@ -278,7 +280,9 @@ struct SiteConfig {
 #[derive(Serialize)]
 struct SiteAgent {
     home: PathBuf,
-    device: &'static str,
+    device: String,
+    cache: PathBuf,
+    cache_shared: bool,
     durable: bool,
     stop_grace: &'static str,
 }
@@ -286,7 +290,8 @@ struct SiteAgent {
 #[derive(Serialize)]
 struct SitePolicy {
     workloads: Vec<String>,
-    release: [&'static str; 3],
+    models: Vec<String>,
+    release: [&'static str; 4],
     min_cohort: u32,
     min_rows: u64,
     approve: &'static str,
@@ -298,6 +303,7 @@ fn write_site(
     prepared: &Prepared,
     site: &SiteRows,
     kind: AgentKind,
+    cache: &Path,
 ) -> Result<()> {
     let data = folder.join("data");
     fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
@@ -306,14 +312,17 @@ fn write_site(
         // Processes can be killed and must keep what they have; tasks of this process end with it.
         agent: SiteAgent {
             home: folder.join("home"),
-            device: "cpu",
+            device: DEVICE.to_string(),
+            cache: cache.to_owned(),
+            cache_shared: true,
             durable: kind == AgentKind::Process,
             stop_grace: "2s",
         },
         data: std::iter::once((plan.run.dataset.clone(), source)).collect(),
         policy: SitePolicy {
             workloads: vec![plan.run.workload.clone()],
-            release: ["statistics", "sums", "metrics"],
+            models: super::models(plan),
+            release: ["statistics", "sums", "updates", "metrics"],
             min_cohort: 1,
             min_rows: 1,
             approve: "auto",

@@ -5,22 +5,25 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use sheaf_coordinator::{
-    report::{AttachedEvaluation, Report},
+    report::{Report, RoundReport},
     run::plan::Plan,
 };
 use sheaf_proto::v1::AttachEvaluationRequest;
 
-use super::{Federation, Prepared, Workspace};
+use super::{
+    Federation, Prepared, Workspace,
+    compare::{self, Compared},
+};
 use crate::{
     Cli,
     output::{self, Steps, percent},
-    predict::Model,
-    reference,
     run::fetch_report,
 };
 
 /// Sites shown in the table; the rest is in the report.
-const SITES_SHOWN: usize = 20;
+pub(super) const SITES_SHOWN: usize = 20;
+/// Rounds shown; the rest is in the report.
+const ROUNDS_SHOWN: usize = 20;
 
 /// A finished simulation.
 pub(crate) struct Finished {
@@ -40,13 +43,11 @@ pub(super) async fn finish(
     steps: &mut Steps,
 ) -> Result<Finished> {
     let out = workspace.out();
-    steps.at("training the pooled model to compare with", 0, 0, false);
     let operator = &mut federation.operator;
     let coordinator_peak = operator.info().await?.peak_resident_bytes;
     fetch_report(operator, run_id, None, out).await?;
-    let federated = Model::read(out)?;
-    let (attached, pooled_at_sites) =
-        tokio::task::block_in_place(|| compare(plan, prepared, &federated, steps))?;
+    let Compared { attached, pooled_at_sites } =
+        compare::compare(plan, prepared, operator, out, steps).await?;
     let request = AttachEvaluationRequest {
         run_id: run_id.to_owned(),
         evaluation_json: serde_json::to_string(&attached)?,
@@ -57,35 +58,6 @@ pub(super) async fn finish(
     let path = out.join("report.json");
     let text = fs::read(&path).with_context(|| path.display().to_string())?;
     Ok(Finished { report: serde_json::from_slice(&text)?, pooled_at_sites, coordinator_peak })
-}
-
-fn compare(
-    plan: &Plan,
-    prepared: &Prepared,
-    federated: &Model,
-    steps: &mut Steps,
-) -> Result<(AttachedEvaluation, Vec<Option<f64>>)> {
-    let pooled = prepared.pooled(plan)?;
-    let measured_on = if prepared.central_test { "central" } else { "sites" };
-    let mut attached = AttachedEvaluation {
-        pooled: reference::score(&pooled, &prepared.dataset, measured_on)?,
-        pooled_sha256: Some(pooled.card.sha256.clone()),
-        ..AttachedEvaluation::default()
-    };
-    let mut at_sites = Vec::new();
-    if prepared.central_test {
-        attached.test = reference::score(federated, &prepared.dataset, measured_on)?;
-        attached.local =
-            reference::locals(federated, plan, &prepared.dataset, &prepared.sites, &mut |done, of| {
-                steps.at("training single sites' models to compare with", done as u64, of as u64, false);
-            })?;
-    } else if prepared.sites.len() <= SITES_SHOWN {
-        for site in &prepared.sites {
-            let scores = reference::score(&pooled, &prepared.site_data(site), measured_on)?;
-            at_sites.push(scores.map(|scores| scores.accuracy));
-        }
-    }
-    Ok((attached, at_sites))
 }
 
 /// Prints what a person wants to see first.
@@ -101,6 +73,7 @@ pub(super) fn print(
         output::json(report)?;
     } else {
         print_sites(prepared, finished);
+        print_rounds(&report.rounds);
         print_model(report);
         say!(
             "Took {:.1} s, of which the run {:.1} s; the coordinator's memory peaked at {}.",
@@ -163,6 +136,32 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
     }
 }
 
+fn print_rounds(rounds: &[RoundReport]) {
+    if rounds.is_empty() {
+        return;
+    }
+    let text = rounds.iter().any(|round| round.test_loss.is_some());
+    let figure = if text { "test loss" } else { "accuracy" };
+    let mut table =
+        output::table(&["round", "sites", "missed", "training loss", figure, "sent"], &[0, 1, 2, 3, 4, 5]);
+    let step = rounds.len().div_ceil(ROUNDS_SHOWN).max(1);
+    for (index, round) in rounds.iter().enumerate() {
+        if !(index + 1).is_multiple_of(step) && index + 1 != rounds.len() {
+            continue;
+        }
+        let loss = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+        table.add_row(vec![
+            round.round.to_string(),
+            round.sites.len().to_string(),
+            round.missed.len().to_string(),
+            loss(Some(round.loss)),
+            if text { loss(round.test_loss) } else { percent(round.accuracy) },
+            output::bytes(round.bytes_up),
+        ]);
+    }
+    say!("{table}");
+}
+
 fn print_model(report: &Report) {
     if let Some(test) = &report.metrics.test {
         let auc = test.auc.map(|auc| format!(", AUC {auc:.3}")).unwrap_or_default();
@@ -171,6 +170,15 @@ fn print_model(report: &Report) {
             percent(Some(test.accuracy)),
             percent(Some(test.balanced_accuracy)),
             test.rows
+        );
+    }
+    if let Some(other) = &report.comparison {
+        say!(
+            "{}: accuracy {} on the same rows for {} from all sites; the rounds took {}.",
+            other.name,
+            percent(Some(other.accuracy)),
+            output::bytes(other.bytes_up),
+            output::bytes(report.rounds.iter().map(|round| round.bytes_up).sum())
         );
     }
     say!("Federated model SHA-256: {}", report.model.sha256);

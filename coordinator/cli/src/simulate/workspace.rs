@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use sheaf_coordinator::run::plan::Plan;
+use sheaf_data::AssetStore;
 
 use super::absolute;
 
@@ -91,6 +92,11 @@ impl Workspace {
         let work = self.work();
         fs::remove_dir_all(&work).with_context(|| work.display().to_string())
     }
+}
+
+/// Where features of public data are kept from one simulation to the next: the simulator and its agents share it.
+pub(super) fn cache(assets: &AssetStore) -> PathBuf {
+    assets.cache().join("simulations")
 }
 
 fn marker_file(out: &Path) -> PathBuf {

@@ -19,6 +19,10 @@ fn all_samples() -> Vec<Report> {
         samples::many(100, 10),
         samples::many(61, 150),
         samples::many(1000, 20),
+        samples::rounds(1, false),
+        samples::rounds(6, false),
+        samples::rounds(150, false),
+        samples::rounds(6, true),
     ]
 }
 
@@ -268,4 +272,20 @@ fn scales_hold_their_values() {
         let ticks = Scale::of_shares(values.into_iter(), (0.0, 1.0)).share_ticks();
         assert!((3..=9).contains(&ticks.len()), "{ticks:?}");
     }
+}
+
+#[test]
+fn rounds_are_drawn_against_what_was_sent_and_name_who_missed_one() {
+    let page = render(&samples::rounds(6, false));
+    for part in [
+        "Accuracy by round against bytes sent",
+        "AFL, one round",
+        "3 of 4",
+        "&lt;b&gt;St Vincent (no answer &amp; late)",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(render(&samples::rounds(6, true)).contains("Test loss by round"));
+    assert!(render(&samples::rounds(150, false)).contains("The last 100 of 150"));
+    assert!(!render(&samples::hospitals()).contains("by round"), "a run of one round has no such section");
 }

@@ -4,7 +4,7 @@ use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
 
 use super::{Admission, Membership, PhaseSpan, Run, Stage, Status};
-use crate::run::event::{Delivery, Next, PhaseOutput};
+use crate::run::event::{Delivery, Next, PhaseOutput, PhaseSpec};
 
 impl Run {
     pub(super) fn set_member(&mut self, site: &SiteName, membership: Membership) {
@@ -33,13 +33,30 @@ impl Run {
         }
     }
 
-    /// Back to the first decision; everything delivered stays.
+    /// Back to the first decision, or to the one after the last finished round; everything delivered stays.
     fn restart(&mut self, at: i64) {
         self.close_span(at);
         self.status = Status::Running;
         self.finished_at = None;
-        self.outputs.clear();
+        let rounds = self.outputs.iter().rposition(|output| output.round).map_or(0, |last| last + 1);
+        self.outputs.truncate(rounds);
         self.enter(Stage::Deciding);
+    }
+
+    /// A late site: before the first round is over it is part of the question, after that it joins at the next round.
+    pub(super) fn added(&mut self, site: &SiteName, at: i64) {
+        if self.members.get(site) == Some(&Membership::In)
+            || (self.in_rounds() && self.status == Status::Done)
+        {
+            return;
+        }
+        self.set_member(site, Membership::In);
+        if !self.in_rounds() {
+            return self.begin_version(at);
+        }
+        if let Stage::Collecting(_) = &self.stage {
+            self.excused.insert(site.clone());
+        }
     }
 
     pub(super) fn resume(&mut self, at: i64) {
@@ -60,6 +77,9 @@ impl Run {
             Next::Collect(phase) if phase.defines_model && self.members_in().count() < self.needed() => {
                 self.fail_below_quorum(at);
             }
+            Next::Collect(phase) if phase.may_miss && !self.members_in().any(|site| phase.asks(site)) => {
+                self.fail_below_quorum(at);
+            }
             Next::Collect(phase) => {
                 self.spans.push(PhaseSpan {
                     name: phase.name.clone(),
@@ -69,6 +89,11 @@ impl Run {
                 });
                 self.enter(Stage::Collecting(phase.clone()));
                 self.excused.clear();
+                if phase.may_miss {
+                    let asked = self.members_in().filter(|site| phase.asks(site)).cloned().collect();
+                    self.asked.insert(phase.key.clone(), asked);
+                    self.missed.remove(&phase.key);
+                }
                 self.outstanding = self.awaited().len();
                 self.close_if_complete(at);
             }
@@ -88,17 +113,25 @@ impl Run {
         if self.members.get(site) != Some(&Membership::In) || self.status != Status::Running {
             return;
         }
-        let (counted, defines_model) = match &self.stage {
-            Stage::Collecting(phase) => {
-                (self.deliveries.get(&phase.key).is_some_and(|a| a.contains_key(site)), phase.defines_model)
-            }
+        let phase = match &self.stage {
+            Stage::Collecting(phase) => phase.clone(),
             // Merging is under way: what was delivered stays in.
             _ => return,
         };
-        if counted {
+        if self.deliveries.get(&phase.key).is_some_and(|answers| answers.contains_key(site))
+            || !phase.asks(site)
+        {
             return;
         }
-        if !defines_model {
+        if phase.may_miss {
+            if !self.excused.contains(site) {
+                let (Membership::Declined(reason) | Membership::Dropped(reason)) = how else { return };
+                self.miss(&phase, site, reason);
+                self.close_round_if_complete(&phase, at);
+            }
+            return;
+        }
+        if !phase.defines_model {
             // The model stands without this answer; the site stays a member whose answer is missing.
             if self.excused.insert(site.clone()) {
                 self.outstanding = self.outstanding.saturating_sub(1);
@@ -125,8 +158,15 @@ impl Run {
         if self.status != Status::Running || phase.key != key {
             return;
         }
-        let (name, defines_model) = (phase.name.clone(), phase.defines_model);
+        let (phase, name, defines_model) = (phase.clone(), phase.name.clone(), phase.defines_model);
         let missing = self.awaited();
+        if phase.may_miss {
+            for site in missing {
+                self.miss(&phase, &site, format!("no answer to {name} by the deadline"));
+            }
+            self.close_round_if_complete(&phase, at);
+            return;
+        }
         if !defines_model {
             self.reduce(at);
             return;
@@ -156,12 +196,49 @@ impl Run {
         }
     }
 
+    /// Counts a member out of the open round.
+    fn miss(&mut self, phase: &PhaseSpec, site: &SiteName, reason: String) {
+        if self.excused.insert(site.clone()) {
+            self.outstanding = self.outstanding.saturating_sub(1);
+            self.missed.entry(phase.key.clone()).or_default().insert(site.clone(), reason);
+        }
+    }
+
+    /// Ends a round that waits for nobody, with the answers there are or, if they are too few, the run.
+    fn close_round_if_complete(&mut self, phase: &PhaseSpec, at: i64) {
+        if self.outstanding > 0 {
+            return;
+        }
+        let (present, needed) = (self.contributions(&phase.key).len(), self.needed_for(phase));
+        if present >= needed.max(1) {
+            return self.reduce(at);
+        }
+        let missed: Vec<String> = self
+            .missed
+            .get(&phase.key)
+            .map(|missed| missed.iter().map(|(site, reason)| format!("{site}: {reason}")).collect())
+            .unwrap_or_default();
+        let missed: Vec<&str> = missed.iter().map(String::as_str).collect();
+        self.close_span(at);
+        self.stop(Status::Failed(format!(
+            "{}: {present} sites answered and {needed} are needed; {}. `sheaf run resume` goes on with this round \
+             when they are back, or submit with a smaller quorum",
+            phase.name,
+            abbreviate(&missed),
+        )));
+    }
+
     fn close_if_complete(&mut self, at: i64) {
-        if self.outstanding == 0
-            && matches!(self.stage, Stage::Collecting(_))
-            && self.status == Status::Running
-        {
-            self.reduce(at);
+        if self.outstanding > 0 || self.status != Status::Running {
+            return;
+        }
+        if let Stage::Collecting(phase) = &self.stage {
+            if phase.may_miss {
+                let phase = phase.clone();
+                self.close_round_if_complete(&phase, at);
+            } else {
+                self.reduce(at);
+            }
         }
     }
 
@@ -185,6 +262,7 @@ impl Run {
             key: key.to_owned(),
             output: *output,
             members: self.contributions(key).into_iter().map(|(site, _)| site).collect(),
+            round: phase.may_miss,
         };
         self.archive.insert(key.to_owned(), output.clone());
         self.outputs.push(output);

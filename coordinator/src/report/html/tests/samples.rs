@@ -1,8 +1,8 @@
 //! Reports of the shapes a coordinator writes. The numbers are drawn from a fixed sequence and mean nothing.
 
 use crate::report::{
-    ClassScores, Environment, LocalScores, Metrics, ModelInfo, PhaseTiming, Report, RunInfo, Scores,
-    SiteMetrics, SiteReport, Timing,
+    ClassScores, Comparison, Environment, LocalScores, Metrics, MissedRound, ModelInfo, PhaseTiming, Report,
+    RoundReport, RunInfo, Scores, SiteMetrics, SiteReport, Timing,
 };
 
 /// A fixed sequence in 0..1 (Lehmer's generator, as in C++'s minstd_rand).
@@ -105,9 +105,12 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
             classes,
             dim: 512,
             pooled_sha256: Some(hash),
+            backbone: None,
             equal_to_pooled: Some(true),
         },
         sites,
+        rounds: Vec::new(),
+        comparison: None,
         timing: Timing {
             total_s: 29.1,
             phases: [("invite", 1.2), ("sums", 17.4), ("solve", 0.62), ("evaluate", 8.1), ("publish", 0.04)]
@@ -180,5 +183,38 @@ pub(super) fn empty() -> Report {
     report.run.finished_at = None;
     "running".clone_into(&mut report.run.status);
     report.timing = Timing { total_s: f64::NAN, phases: Vec::new() };
+    report
+}
+
+/// A run of rounds of which some are not measured, one has a missing site with a hostile name, and one no number.
+pub(super) fn rounds(count: u32, text: bool) -> Report {
+    let mut report = hospitals();
+    report.run.workload = "fedavg".to_owned();
+    (report.model.pooled_sha256, report.model.equal_to_pooled) = (None, None);
+    let round = |round: u32| {
+        let measured = round.is_multiple_of(2).then(|| 1.0 - 0.4 / f64::from(round));
+        RoundReport {
+            round,
+            asked: 4,
+            sites: report.sites.iter().skip(usize::from(round == 3)).map(|site| site.name.clone()).collect(),
+            missed: (round == 3)
+                .then(|| MissedRound {
+                    site: "<b>St Vincent".to_owned(),
+                    reason: "no answer & late".to_owned(),
+                })
+                .into_iter()
+                .collect(),
+            rows: 800,
+            loss: if round == 5 { f64::NAN } else { 1.0 / f64::from(round) },
+            accuracy: measured.filter(|_| !text),
+            test_loss: measured.filter(|_| text),
+            bytes_up: 4 * 1300,
+            bytes_down: 4 * 1250,
+            parameters: format!("{}:1250", "ab".repeat(32)),
+        }
+    };
+    report.rounds = (1..=count).map(round).collect();
+    report.comparison =
+        (!text).then(|| Comparison { name: "AFL, one round".to_owned(), accuracy: 0.951, bytes_up: 90_000 });
     report
 }

@@ -1,0 +1,102 @@
+//! What a simulation can measure since it has all rows: the model of all rows in one place, single sites' models on a
+//! central test set, and what a workload of many rounds is compared with.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use sheaf_coordinator::{
+    report::{AttachedEvaluation, Report, bundle::MODEL_FILE},
+    run::plan::Plan,
+    workload::fedavg::FedavgOptions,
+};
+use sheaf_proto::{BlobId, fedavg::WORKLOAD as FEDAVG};
+
+use super::{Prepared, outcome::SITES_SHOWN};
+use crate::{client::Operator, output::Steps, predict::Model, reference};
+
+/// What was measured here.
+#[derive(Default)]
+pub(super) struct Compared {
+    pub(super) attached: AttachedEvaluation,
+    /// The pooled model's accuracy at each site, in the partition's order.
+    pub(super) pooled_at_sites: Vec<Option<f64>>,
+}
+
+/// Trains and measures what the report in `out` is compared with. A model that is no classifier is left as it is.
+pub(super) async fn compare(
+    plan: &Plan,
+    prepared: &Prepared,
+    operator: &mut Operator,
+    out: &Path,
+    steps: &mut Steps,
+) -> Result<Compared> {
+    if !out.join(MODEL_FILE).exists() {
+        return Ok(Compared::default());
+    }
+    let federated = Model::read(out)?;
+    let rounds = if prepared.central_test { measured_rounds(plan, operator, out).await? } else { Vec::new() };
+    tokio::task::block_in_place(|| {
+        steps.at("training the pooled model to compare with", 0, 0, false);
+        let mut compared = classifier(plan, prepared, &federated, steps)?;
+        for (round, parameters) in rounds {
+            let accuracy = reference::round_accuracy(&federated, &parameters, prepared.inputs())?;
+            compared.attached.rounds.extend(accuracy.map(|accuracy| (round, accuracy)));
+        }
+        Ok(compared)
+    })
+}
+
+/// The parameters of the rounds that the plan wants measured.
+async fn measured_rounds(plan: &Plan, operator: &mut Operator, out: &Path) -> Result<Vec<(u32, Vec<u8>)>> {
+    if plan.run.workload != FEDAVG {
+        return Ok(Vec::new());
+    }
+    let options = FedavgOptions::of(plan)?;
+    let path = out.join("report.json");
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    let report: Report = serde_json::from_slice(&text)?;
+    let file = out.join("round.safetensors");
+    let mut rounds = Vec::new();
+    for round in report.rounds.iter().filter(|round| options.is_measured(round.round)) {
+        let blob: BlobId = round.parameters.parse()?;
+        operator.blobs.download(blob, &file).await?;
+        rounds.push((round.round, fs::read(&file).with_context(|| file.display().to_string())?));
+        fs::remove_file(&file).with_context(|| file.display().to_string())?;
+    }
+    Ok(rounds)
+}
+
+fn classifier(plan: &Plan, prepared: &Prepared, federated: &Model, steps: &mut Steps) -> Result<Compared> {
+    let rounds = plan.run.workload == FEDAVG;
+    let (dataset, sites) = (prepared.inputs(), &prepared.sites);
+    let pooled = if rounds {
+        reference::pooled_head(plan, federated, dataset)?
+    } else {
+        reference::pooled(plan, dataset)?
+    };
+    let measured_on = if prepared.central_test { "central" } else { "sites" };
+    let mut attached = AttachedEvaluation {
+        pooled: reference::score(&pooled, dataset, measured_on)?,
+        // Rounds of averaging do not give the bits of training in one place; AFL does.
+        pooled_sha256: (!rounds).then(|| pooled.card.sha256.clone()),
+        comparison: if rounds {
+            reference::afl_on_the_same_rows(plan, federated, dataset, sites)?
+        } else {
+            None
+        },
+        ..AttachedEvaluation::default()
+    };
+    let mut pooled_at_sites = Vec::new();
+    if prepared.central_test {
+        attached.test = reference::score(federated, dataset, measured_on)?;
+        attached.local = reference::locals(federated, plan, dataset, sites, &mut |done, of| {
+            steps.at("training single sites' models to compare with", done as u64, of as u64, false);
+        })?;
+    } else if sites.len() <= SITES_SHOWN {
+        for site in sites {
+            let scores = reference::score(&pooled, &dataset.subset(&site.rows), measured_on)?;
+            pooled_at_sites.push(scores.map(|scores| scores.accuracy));
+        }
+    }
+    Ok(Compared { attached, pooled_at_sites })
+}

@@ -1,0 +1,102 @@
+//! FedAvg (McMahan et al. 2017) with FedProx (Li et al. 2020) as an option: rounds of local training and weighted
+//! averaging, of a softmax head on the feature rows of AFL or of a LoRA adapter of a language model.
+//!
+//! Every round is a phase whose members may miss it; its question holds the last parameters, so that each round has
+//! a key of its own and a replayed journal goes on at the round where it ends (docs/fedavg.md).
+
+mod average;
+mod options;
+mod publish;
+mod round;
+
+use std::{fs, path::Path};
+
+use sheaf_proto::{
+    BlobId,
+    fedavg::{Step, TextEvaluation, Update, WORKLOAD},
+};
+
+pub use options::{FedavgOptions, HeadKind};
+
+use super::{Answers, Context, Publication, Workload, afl};
+use crate::{
+    error::Error,
+    run::{
+        event::{Next, PhaseOutput, PhaseSpec},
+        plan::Plan,
+    },
+};
+
+/// The workload.
+pub struct Fedavg;
+
+impl Workload for Fedavg {
+    fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
+        FedavgOptions::of(plan).map(|_| ())
+    }
+
+    fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
+        let options = FedavgOptions::of(context.plan)?;
+        let done = outputs.iter().filter(|output| output.round).count() as u32;
+        let Some(last) = outputs.last() else {
+            return match options.head {
+                HeadKind::Softmax => afl::ask_survey(context, &options.afl()),
+                HeadKind::Lora => round::ask(context, &options, outputs, 1),
+            };
+        };
+        match step(&last.name)? {
+            Step::Survey => round::ask(context, &options, outputs, 1),
+            Step::Round(_) if options.is_measured(done) => round::ask_evaluation(context, &options, outputs),
+            Step::Evaluate(_) if done >= options.rounds => Ok(Next::Publish),
+            Step::Round(_) | Step::Evaluate(_) => round::ask(context, &options, outputs, done + 1),
+        }
+    }
+
+    fn check_result(&self, context: &Context<'_>, phase: &PhaseSpec, answer: &Path) -> Result<(), Error> {
+        let bytes = fs::read(answer)?;
+        let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
+        match step(&phase.name)? {
+            Step::Survey => afl::check_survey(&bytes).map_err(|e| refused(&e)),
+            Step::Round(_) => {
+                let update = Update::decode(&bytes).map_err(|e| refused(&e))?;
+                round::check_update(context, phase, &update).map_err(|e| refused(&e))
+            }
+            Step::Evaluate(_) => round::check_evaluation(context, phase, &bytes).map_err(|e| refused(&e)),
+        }
+    }
+
+    fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+        match step(&answers.phase.name)? {
+            Step::Survey => round::reduce_survey(context, answers),
+            Step::Round(_) => round::reduce(context, answers),
+            Step::Evaluate(_) => round::reduce_evaluation(context, answers),
+        }
+    }
+
+    fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
+        if output.round && context.blobs.contains(&output.output) {
+            let outcome: round::RoundOutcome = afl::outcome(context.blobs, output)?;
+            return Ok(vec![outcome.parameters]);
+        }
+        Ok(Vec::new())
+    }
+
+    fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
+        publish::publish(context, outputs)
+    }
+}
+
+fn step(name: &str) -> Result<Step, Error> {
+    Step::parse(name).ok_or_else(|| Error::bug(format!("{WORKLOAD} has no phase `{name}`")))
+}
+
+/// Refuses figures that cannot be.
+fn check_text(evaluation: &TextEvaluation) -> Result<(), Error> {
+    if !evaluation.nll.is_finite() || evaluation.nll < 0.0 {
+        return Err(Error::invalid("the negative log-likelihood must be a number of at least 0"));
+    }
+    if (evaluation.test_rows == 0) != (evaluation.tokens == 0) {
+        return Err(Error::invalid("test rows without tokens, or tokens without test rows"));
+    }
+    Ok(())
+}

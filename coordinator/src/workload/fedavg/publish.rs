@@ -1,0 +1,212 @@
+//! The model of the last round and the figures of all of them.
+
+use std::collections::BTreeMap;
+
+use sheaf_analytic::{
+    Weights,
+    metrics::{Confusion, ScoreHistogram},
+};
+use sheaf_proto::{
+    fedavg::{BIAS, Parameters, ParametersFile, Step, WEIGHT, WORKLOAD},
+    model::{ModelCard, write_model},
+};
+use sheaf_transport::{digest::sha256_hex, identity::SiteName};
+
+use super::{
+    FedavgOptions, HeadKind,
+    round::{RoundOutcome, TextOutcome, survey_of},
+    step,
+};
+use crate::{
+    error::Error,
+    report::{LocalScores, Scores, SiteMetrics},
+    run::event::PhaseOutput,
+    workload::{
+        Context, Publication, RoundPublication, SitePublication,
+        afl::{EvaluationOutcome, accuracy, backends, outcome, site_metrics},
+    },
+};
+
+/// All rounds, with what the evaluations after them gave.
+fn rounds(
+    context: &Context<'_>,
+    outputs: &[PhaseOutput],
+    head: HeadKind,
+) -> Result<(Vec<RoundPublication>, Option<RoundOutcome>), Error> {
+    let (mut rounds, mut last) = (Vec::<RoundPublication>::new(), None);
+    for output in outputs {
+        match step(&output.name)? {
+            Step::Survey => {}
+            Step::Round(_) => {
+                let round: RoundOutcome = outcome(context.blobs, output)?;
+                rounds.push(RoundPublication {
+                    round: round.round,
+                    key: output.key.clone(),
+                    parameters: round.parameters,
+                    rows: round.rows(),
+                    loss: round.loss(),
+                    sites: round.sites.keys().cloned().collect(),
+                    accuracy: None,
+                    test_loss: None,
+                });
+                last = Some(round);
+            }
+            Step::Evaluate(_) => {
+                let Some(round) = rounds.last_mut() else { continue };
+                match head {
+                    HeadKind::Softmax => {
+                        let evaluation: EvaluationOutcome = outcome(context.blobs, output)?;
+                        round.accuracy = accuracy(evaluation.federated.as_ref());
+                    }
+                    HeadKind::Lora => {
+                        let evaluation: TextOutcome = outcome(context.blobs, output)?;
+                        let tokens: u64 = evaluation.sites.values().map(|site| site.tokens).sum();
+                        let nll: f64 = evaluation.sites.values().map(|site| site.nll).sum();
+                        round.test_loss = (tokens > 0).then(|| nll / tokens as f64);
+                    }
+                }
+            }
+        }
+    }
+    Ok((rounds, last))
+}
+
+/// Every site that was in any round, with its rows in the last one it was in.
+fn takers(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<BTreeMap<SiteName, u64>, Error> {
+    let mut takers = BTreeMap::new();
+    for output in outputs.iter().filter(|output| output.round) {
+        let round: RoundOutcome = outcome(context.blobs, output)?;
+        takers.extend(round.sites.into_iter().map(|(site, share)| (site, share.rows)));
+    }
+    Ok(takers)
+}
+
+pub(super) fn publish(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
+    let options = FedavgOptions::of(context.plan)?;
+    let (rounds, last) = rounds(context, outputs, options.head)?;
+    let last = last.ok_or_else(|| Error::bug("fedavg publishes after a round"))?;
+    let evaluation = outputs.last().ok_or_else(|| Error::bug("fedavg publishes after an evaluation"))?;
+    let takers = takers(context, outputs)?;
+    let mut publication = match options.head {
+        HeadKind::Softmax => softmax(context, outputs, &last, &takers, &outcome(context.blobs, evaluation)?)?,
+        HeadKind::Lora => adapter(context, &options, &last, &takers, &outcome(context.blobs, evaluation)?)?,
+    };
+    publication.rounds = rounds;
+    Ok(publication)
+}
+
+fn softmax(
+    context: &Context<'_>,
+    outputs: &[PhaseOutput],
+    last: &RoundOutcome,
+    takers: &BTreeMap<SiteName, u64>,
+    evaluation: &EvaluationOutcome,
+) -> Result<Publication, Error> {
+    let survey = survey_of(context, outputs)?;
+    let (encoding, features) = (survey.decided.encoding, survey.decided.features);
+    let classes = encoding.classes.clone();
+    let parameters = <Parameters as ParametersFile>::decode(&context.blobs.get(&last.parameters)?)
+        .map_err(|e| Error::corrupt(e.to_string()))?;
+    let values = [WEIGHT, BIAS].into_iter().filter_map(|name| parameters.get(name));
+    let values: Vec<f64> = values.flat_map(|tensor| tensor.data.iter().map(|v| f64::from(*v))).collect();
+    let weights = Weights::new(features.output_dim(), classes.len(), values)
+        .map_err(|e| Error::corrupt(e.to_string()))?;
+    let model = write_model(&weights, &features).map_err(|e| Error::bug(e.to_string()))?;
+    let card = ModelCard {
+        schema: 1,
+        workload: WORKLOAD.to_owned(),
+        sha256: weights.sha256(),
+        classes: classes.clone(),
+        lambda: 0.0,
+        reading: context.plan.schema.clone(),
+        encoding,
+        features: features.clone(),
+        rows: takers.values().sum(),
+        sites: takers.keys().map(ToString::to_string).collect(),
+    };
+    let sites = takers.iter().map(|(site, rows)| {
+        let published = SitePublication {
+            rows: *rows,
+            class_counts: survey.sites.get(site).cloned().unwrap_or_default(),
+            metrics: evaluation.sites.get(site).map(site_metrics).unwrap_or_default(),
+        };
+        (site.clone(), published)
+    });
+    let local: Vec<f64> = evaluation.sites.values().filter_map(|e| accuracy(e.local.as_ref())).collect();
+    let auc = evaluation.scores.as_ref().and_then(ScoreHistogram::auc);
+    let measured = |confusion: &&Confusion| confusion.rows() > 0;
+    Ok(Publication {
+        model: context.blobs.put(&model)?,
+        card: context.blobs.put(&serde_json::to_vec_pretty(&card)?)?,
+        weight_sha256: weights.sha256(),
+        dim: features.output_dim(),
+        test: evaluation
+            .federated
+            .as_ref()
+            .filter(measured)
+            .map(|confusion| Scores::from_confusion(confusion, auc, &classes, "sites")),
+        local: (!local.is_empty()).then(|| LocalScores {
+            mean_accuracy: local.iter().sum::<f64>() / local.len() as f64,
+            sites_measured: local.len(),
+        }),
+        sites: sites.collect(),
+        classes,
+        backend: backends(evaluation),
+        model_file: None,
+        card_file: None,
+        rounds: Vec::new(),
+    })
+}
+
+/// `adapter_config.json` as the `peft` package reads it.
+fn adapter_config(options: &FedavgOptions) -> serde_json::Value {
+    let adapter = options.lora.as_ref();
+    serde_json::json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": options.model(),
+        "r": adapter.map(|adapter| adapter.rank),
+        "lora_alpha": adapter.map(|adapter| adapter.alpha),
+        "lora_dropout": adapter.map(|adapter| adapter.dropout),
+        "target_modules": adapter.map(|adapter| adapter.targets.clone()),
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+    })
+}
+
+fn adapter(
+    context: &Context<'_>,
+    options: &FedavgOptions,
+    last: &RoundOutcome,
+    takers: &BTreeMap<SiteName, u64>,
+    evaluation: &TextOutcome,
+) -> Result<Publication, Error> {
+    let file = context.blobs.get(&last.parameters)?;
+    let parameters =
+        <Parameters as ParametersFile>::decode(&file).map_err(|e| Error::corrupt(e.to_string()))?;
+    // By name, since the order of a file's tensors is its writer's.
+    let values: Vec<u8> =
+        parameters.values().flat_map(|t| t.data.iter().flat_map(|value| value.to_le_bytes())).collect();
+    let sites = takers.iter().map(|(site, rows)| {
+        let metrics = evaluation.sites.get(site).map_or_else(SiteMetrics::default, |e| SiteMetrics {
+            test_rows: e.test_rows,
+            ..SiteMetrics::default()
+        });
+        (site.clone(), SitePublication { rows: *rows, class_counts: Vec::new(), metrics })
+    });
+    Ok(Publication {
+        model: last.parameters,
+        card: context.blobs.put(&serde_json::to_vec_pretty(&adapter_config(options))?)?,
+        model_file: Some("adapter_model.safetensors".to_owned()),
+        card_file: Some("adapter_config.json".to_owned()),
+        weight_sha256: sha256_hex(&values),
+        dim: parameters.values().map(|tensor| tensor.data.len()).sum(),
+        sites: sites.collect(),
+        backend: "cpu".to_owned(),
+        classes: Vec::new(),
+        test: None,
+        local: None,
+        rounds: Vec::new(),
+    })
+}
