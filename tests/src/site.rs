@@ -48,8 +48,8 @@ impl Site {
         file.insert("data".to_owned(), toml::Value::Table(data));
         let url = rules.url.as_ref().map_or_else(String::new, |url| format!("url = '{url}'\n"));
         let text = format!(
-            "[agent]\nhome = 'home'\n{url}stop_grace = '1s'\ndurable = {}\n[policy]\nworkloads = ['afl']\n\
-             release = ['statistics', 'sums', 'metrics']\nmin_cohort = {}\nmin_rows = {}\napprove = '{}'\n{file}",
+            "[agent]\nhome = 'home'\n{url}stop_grace = '1s'\ndurable = {}\n[policy]\nworkloads = ['afl', 'fedavg']\n\
+             release = ['statistics', 'sums', 'updates', 'metrics']\nmin_cohort = {}\nmin_rows = {}\napprove = '{}'\n{file}",
             rules.durable, rules.min_cohort, rules.min_rows, rules.approve,
         );
         fs::write(folder.join("agent.toml"), text).unwrap();

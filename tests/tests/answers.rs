@@ -32,3 +32,9 @@ pub(crate) async fn decline_evaluation(session: &mut RawSession) {
     let task = session.task("evaluate").await;
     session.update(&task, task_update::State::Declined, "no test rows to spare").await;
 }
+
+/// The model stands without this answer, whatever the phase.
+pub(crate) async fn decline(session: &mut RawSession, phase: &str) {
+    let task = session.task(phase).await;
+    session.update(&task, task_update::State::Declined, "no test rows to spare").await;
+}

@@ -12,6 +12,7 @@ mod api;
 mod blobs;
 mod cut_network;
 mod dropouts;
+mod fedavg;
 mod hostile_results;
 mod identity;
 mod killed_agent;

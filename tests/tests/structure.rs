@@ -6,16 +6,24 @@ use std::{collections::BTreeSet, path::Path, process::Command};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("sheaf-analytic", &[]),
     ("sheaf-data", &[]),
+    ("sheaf-models", &[]),
     ("sheaf-proto", &["sheaf-analytic", "sheaf-data"]),
     ("sheaf-transport", &["sheaf-proto"]),
     ("sheaf-coordinator", &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-transport"]),
-    ("sheaf-agent", &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-transport"]),
+    ("sheaf-agent", &["sheaf-analytic", "sheaf-data", "sheaf-models", "sheaf-proto", "sheaf-transport"]),
     ("sheaf", ALL),
     ("sheaf-tests", ALL),
 ];
 
-const ALL: &[&str] =
-    &["sheaf-agent", "sheaf-analytic", "sheaf-coordinator", "sheaf-data", "sheaf-proto", "sheaf-transport"];
+const ALL: &[&str] = &[
+    "sheaf-agent",
+    "sheaf-analytic",
+    "sheaf-coordinator",
+    "sheaf-data",
+    "sheaf-models",
+    "sheaf-proto",
+    "sheaf-transport",
+];
 
 const ROOT: &[&str] = &[
     ".ci",
