@@ -21,9 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sheaf_data::{Backbone, Dataset, Media, Schema, Source, catalogue::Catalogue};
+use sheaf_data::{Backbone, Dataset, Media, Schema, Source};
 
-use crate::{error::AgentError, task::Resources};
+use crate::{error::AgentError, models, task::Resources};
 use backbone::Extract;
 use cache::{Cache, Digest};
 
@@ -75,7 +75,7 @@ pub fn apply(
     let Some(backbone) = &schema.backbone else {
         return Ok(Opened { dataset, backend: None });
     };
-    check_hash(backbone)?;
+    models::check_hash(&backbone.model, backbone.sha256.as_deref())?;
     let compute = resources.compute()?;
     let cache = Cache::new(resources, backbone, &compute.name);
     let features = compute_missing(&dataset, backbone, &cache, watch, &mut || {
@@ -83,23 +83,6 @@ pub fn apply(
     })?;
     let dataset = dataset.with_features(features.dim, features.values)?;
     Ok(Opened { dataset, backend: Some(compute.name) })
-}
-
-/// Refuses a model that is not, to the bit, the one in this version's catalogue.
-fn check_hash(backbone: &Backbone) -> Result<(), AgentError> {
-    let known = Catalogue::built_in()?.model(&backbone.model)?.sha256();
-    match &backbone.sha256 {
-        Some(asked) if *asked == known => Ok(()),
-        Some(asked) => Err(AgentError::Denied(format!(
-            "the run asks for model {} with SHA-256 {asked}, this agent knows it with {known}; use one version of Sheaf \
-             at the coordinator and the sites",
-            backbone.model
-        ))),
-        None => Err(AgentError::Denied(format!(
-            "the run names model {} without its SHA-256; the coordinator must write it into the task",
-            backbone.model
-        ))),
-    }
 }
 
 /// Feature vectors of all rows.

@@ -14,6 +14,7 @@ pub mod error;
 pub mod features;
 pub mod identity;
 pub mod link;
+pub mod models;
 pub mod policy;
 pub mod state;
 pub mod task;

@@ -89,9 +89,8 @@ pub struct LoraSpec {
     pub schema: Schema,
     /// The frozen model's name in the catalogue.
     pub model: String,
-    /// SHA-256 of the model's file, 64 hexadecimal digits, where the coordinator knows it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model_sha256: Option<String>,
+    /// SHA-256 of the model, 64 hexadecimal digits, as the coordinator's catalogue has it.
+    pub model_sha256: String,
     /// The adapter.
     pub adapter: AdapterSpec,
     /// Longer records are cut, tokens.

@@ -1,5 +1,6 @@
-//! Heads on top of frozen representations: scores of sequences by a language model (rewards, classes), and small networks
-//! on sentence embeddings.
+//! Heads on top of frozen representations: scores of sequences by a language model (rewards, classes), small networks
+//! on sentence embeddings, softmax regression on features.
 
 pub mod embedding;
 pub mod sequence;
+pub mod softmax;

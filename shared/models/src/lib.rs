@@ -8,7 +8,6 @@ pub mod device;
 pub mod encoder;
 mod error;
 mod extractor;
-pub mod head;
 pub mod heads;
 pub mod image;
 mod inference;

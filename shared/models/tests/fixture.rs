@@ -9,6 +9,23 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
+/// A file of an asset that `sheaf-agent model pull` has fetched into the folder that `SHEAF_CACHE` names; None, with a line
+/// that says so, where it is not there: real weights are not part of the tree.
+pub(crate) fn asset(name: &str, extension: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("SHEAF_CACHE").map(PathBuf::from);
+    let file = cache.and_then(|cache| {
+        let entries = std::fs::read_dir(cache.join(name)).ok()?;
+        entries
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|e| e == extension))
+    });
+    if file.is_none() {
+        eprintln!("skipped: SHEAF_CACHE does not name a folder with {name}/*.{extension}");
+    }
+    file
+}
+
 pub(crate) fn tensors(name: &str) -> TensorMap {
     safetensors::read(&folder(name)).unwrap()
 }

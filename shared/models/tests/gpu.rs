@@ -2,6 +2,10 @@
 //! software adapter. Without a device each test says so and passes, unless SHEAF_REQUIRE_DEVICE is set.
 #![cfg(any(feature = "cuda", feature = "vulkan", feature = "wgpu"))]
 
+#[allow(dead_code, reason = "shared with the other test binary")]
+mod fixture;
+#[path = "gpu/models.rs"]
+mod models;
 #[path = "gpu/operations.rs"]
 mod operations;
 #[path = "gpu/training.rs"]

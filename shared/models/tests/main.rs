@@ -7,6 +7,7 @@
 )]
 
 mod damaged;
+mod extractors;
 mod fixture;
 mod smollm2;
 mod tiny_llama;

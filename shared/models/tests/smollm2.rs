@@ -1,7 +1,5 @@
-//! SmolLM2-135M-Instruct itself against transformers. Runs where `SHEAF_MODEL_DIR` names a folder with the GGUF file (93 MB;
+//! SmolLM2-135M-Instruct itself against transformers. Runs where `SHEAF_CACHE` names a folder with the model (93 MB;
 //! `sheaf-agent model pull smollm2-135m` fetches it); says so and passes where it does not.
-
-use std::path::PathBuf;
 
 use sheaf_models::{
     Adapter, Compute, LanguageModel, LoraConfig,
@@ -9,18 +7,10 @@ use sheaf_models::{
     train::{Encoded, per_record::clipped_sum, supervised::response_log_p},
 };
 
-use crate::fixture::{close, ids, json, tensors};
+use crate::fixture::{asset, close, ids, json, tensors};
 
 fn model() -> Option<LanguageModel> {
-    let folder = std::env::var_os("SHEAF_MODEL_DIR").map(PathBuf::from);
-    let file = folder.and_then(|folder| {
-        let entries = std::fs::read_dir(folder).ok()?;
-        entries.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "gguf"))
-    });
-    if file.is_none() {
-        eprintln!("skipped: SHEAF_MODEL_DIR does not name a folder with SmolLM2's GGUF file");
-    }
-    file.map(|file| LanguageModel::load(&file, &Compute::cpu()).unwrap())
+    asset("smollm2-135m", "gguf").map(|file| LanguageModel::load(&file, &Compute::cpu()).unwrap())
 }
 
 #[test]

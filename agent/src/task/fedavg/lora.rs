@@ -1,8 +1,8 @@
 //! The adapter of a language model: supervised tuning on the site's texts and answers.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
-use sheaf_data::{Dataset, Split, catalogue::Role};
+use sheaf_data::{Dataset, Split};
 use sheaf_models::{
     Adapter, LanguageModel, LoraConfig, ModelError,
     train::{self, Example, TuneConfig},
@@ -10,7 +10,7 @@ use sheaf_models::{
 };
 use sheaf_proto::fedavg::{LoraSpec, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update};
 
-use crate::{error::AgentError, task::Resources};
+use crate::{error::AgentError, models, task::Resources};
 
 fn task(error: impl std::fmt::Display) -> AgentError {
     AgentError::Task(error.to_string())
@@ -24,15 +24,10 @@ fn model_error(error: ModelError) -> AgentError {
     }
 }
 
-/// Loads the frozen model from the site's own store.
-fn model(lora: &LoraSpec, resources: &Resources<'_>) -> Result<LanguageModel, AgentError> {
-    let files = resources.assets.ensure(&lora.model, &mut |_| {})?;
-    let weights = files
-        .paths(Role::Weights)
-        .into_iter()
-        .next()
-        .ok_or_else(|| task(format!("the asset {} is no language model", lora.model)))?;
-    LanguageModel::load(&weights, &resources.compute()?).map_err(model_error)
+/// The frozen model, which must be the one that the coordinator means.
+fn model(lora: &LoraSpec, resources: &Resources<'_>) -> Result<Arc<LanguageModel>, AgentError> {
+    models::check_hash(&lora.model, Some(&lora.model_sha256))?;
+    models::language(&lora.model, resources)
 }
 
 fn examples(dataset: &Dataset, split: Split) -> Result<Vec<Example>, AgentError> {
@@ -77,11 +72,23 @@ pub(super) fn train(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Update, AgentError> {
     let examples = examples(dataset, Split::Train)?;
+    let model = model(lora, resources)?;
+    tune(spec, lora, input, &examples, &model, cancelled)
+}
+
+/// A round's tuning: the adapter from where the round begins, and what it has become on the examples.
+fn tune(
+    spec: &RoundSpec,
+    lora: &LoraSpec,
+    input: Option<&[u8]>,
+    examples: &[Example],
+    model: &LanguageModel,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Update, AgentError> {
     if examples.is_empty() {
         return Err(AgentError::Data("there are no training records".to_owned()));
     }
-    let model = model(lora, resources)?;
-    let start = adapter(lora, input, &model, spec.training.seed)?;
+    let start = adapter(lora, input, model, spec.training.seed)?;
     let config = TuneConfig {
         epochs: spec.training.epochs as f64,
         batch: spec.training.batch,
@@ -98,7 +105,7 @@ pub(super) fn train(
         tracing::info!(round = spec.round, step = step.step, of = step.steps, loss = step.loss, "tuning");
         if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let tuned = train::tune(&model, &start, &examples, &config, &mut progress).map_err(model_error)?;
+    let tuned = train::tune(model, &start, examples, &config, &mut progress).map_err(model_error)?;
     if cancelled() {
         return Err(AgentError::Cancelled);
     }
@@ -131,3 +138,6 @@ pub(super) fn evaluate(
     let nll = train::evaluate(&model, Some(&adapter), &examples, lora.max_tokens).map_err(model_error)?;
     Ok(TextEvaluation { train_rows, test_rows: examples.len() as u64, tokens: nll.tokens, nll: nll.sum })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use sheaf_analytic::{
 use sheaf_data::{Dataset, Split};
 use sheaf_models::{
     ModelError,
-    head::{self, HeadTraining, Rule, TrainedHead},
+    heads::softmax::{Head, HeadTraining, Rows, Rule, TrainedHead},
 };
 use sheaf_proto::{
     afl::{Evaluation, SumsSpec},
@@ -62,7 +62,7 @@ fn features(
 }
 
 fn fit(
-    start: &head::Head,
+    start: &Head,
     features: &Features,
     training: &Training,
     seed: u64,
@@ -81,7 +81,7 @@ fn fit(
         proximal: training.mu as f32,
         seed,
     };
-    let rows = head::Rows { features: &features.values, labels: &features.labels };
+    let rows = Rows { features: &features.values, labels: &features.labels };
     start.train(rows, &options, cancelled).map_err(|e| match e {
         ModelError::Stopped => AgentError::Cancelled,
         ModelError::Input(problem) => AgentError::Data(problem),
@@ -89,12 +89,12 @@ fn fit(
     })
 }
 
-fn zeros(spec: &SumsSpec) -> head::Head {
-    head::Head::zeros(spec.features.output_dim() - 1, spec.encoding.classes.len())
+fn zeros(spec: &SumsSpec) -> Head {
+    Head::zeros(spec.features.output_dim() - 1, spec.encoding.classes.len())
 }
 
 /// The head of a parameter file.
-fn read(spec: &SumsSpec, bytes: &[u8]) -> Result<head::Head, AgentError> {
+fn read(spec: &SumsSpec, bytes: &[u8]) -> Result<Head, AgentError> {
     let bad = |reason: String| AgentError::Task(format!("the parameters cannot be used: {reason}"));
     let mut parameters = <Parameters as ParametersFile>::decode(bytes).map_err(|e| bad(e.to_string()))?;
     let empty = zeros(spec);
@@ -107,10 +107,10 @@ fn read(spec: &SumsSpec, bytes: &[u8]) -> Result<head::Head, AgentError> {
     };
     let weight = take(WEIGHT, &[empty.dim, empty.classes])?;
     let bias = take(BIAS, &[empty.classes])?;
-    Ok(head::Head { weight, bias, ..empty })
+    Ok(Head { weight, bias, ..empty })
 }
 
-fn weights(head: &head::Head) -> Result<Weights, AgentError> {
+fn weights(head: &Head) -> Result<Weights, AgentError> {
     let values = head.weight.iter().chain(&head.bias).map(|value| f64::from(*value)).collect();
     Ok(Weights::new(head.dim + 1, head.classes, values)?)
 }

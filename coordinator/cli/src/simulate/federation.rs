@@ -75,6 +75,7 @@ impl Federation {
             &["serve", "--until-stdin-ends", "--home"],
             home.path(),
             &workspace.work().join("coordinator.log"),
+            cli.data_dir.as_deref(),
         )?;
         let operator = tokio::select! {
             connected = Operator::connect_within(home.path(), START_TIME) => connected?,
@@ -146,6 +147,7 @@ impl Federation {
                         &["__agent", "start", "--until-stdin-ends", "--config"],
                         &config,
                         &folder.join("agent.log"),
+                        cli.data_dir.as_deref(),
                     )?;
                     self.agents.push(agent);
                 }
@@ -226,13 +228,14 @@ impl Process {
     }
 }
 
-/// This binary again, logging into a file, ending when this process does.
-fn spawn(args: &[&str], last: &Path, log: &Path) -> Result<Process> {
+/// This binary again, logging into a file, ending when this process does; it looks for data files where this one does.
+fn spawn(args: &[&str], last: &Path, log: &Path, data_dir: Option<&Path>) -> Result<Process> {
     let log_file =
         File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(args)
         .arg(last)
+        .envs(data_dir.map(|folder| ("SHEAF_DATA_DIR", folder)))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log_file)

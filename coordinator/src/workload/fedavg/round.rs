@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sheaf_data::Survey;
+use sheaf_data::{Survey, catalogue::Catalogue};
 use sheaf_proto::{
     BlobId,
     afl::{Evaluation, RELEASE_METRICS, SumsSpec},
@@ -93,7 +93,9 @@ fn head(context: &Context<'_>, options: &FedavgOptions, outputs: &[PhaseOutput])
         HeadKind::Lora => Ok(Head::Lora(LoraSpec {
             schema,
             model: options.model().to_owned(),
-            model_sha256: None,
+            model_sha256: Catalogue::built_in()
+                .and_then(|catalogue| Ok(catalogue.model(options.model())?.sha256()))
+                .map_err(|e| Error::bug(format!("a checked plan names a model without a hash: {e}")))?,
             adapter: options
                 .lora
                 .clone()

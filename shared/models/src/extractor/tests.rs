@@ -83,9 +83,11 @@ fn image_tensors(config: &ImageConfig) -> TensorMap {
     random.0
 }
 
-/// The operations of burn, on the CPU: any name but `cpu` takes that path.
-fn by_burn() -> Compute {
-    Compute { name: "burn on the cpu".to_owned(), ..Compute::cpu() }
+/// The operations of burn, on the CPU (any name but `cpu` takes that path) and on every accelerator of this build.
+fn by_burn() -> Vec<Compute> {
+    let accelerators = crate::device::survey().into_iter().skip(1).filter_map(|report| report.compute);
+    let cpu = Compute { name: "burn on the cpu".to_owned(), ..Compute::cpu() };
+    std::iter::once(cpu).chain(accelerators).collect()
 }
 
 fn image_extractor(size: usize, compute: &Compute) -> Extractor {
@@ -208,14 +210,19 @@ fn the_operations_of_burn_agree() {
         assert!(a.len() == b.len() && top > 0.01 && worst < 1e-4 * top, "{worst} of {top}");
     };
     let pictures = pictures(5);
-    for size in [32, 49, 100] {
-        let run = |compute| image_extractor(size, &compute).images(&views(&pictures)).expect("good images");
-        close(&run(Compute::cpu()), &run(by_burn()));
-    }
     let sentences = sentences(9);
     let texts: Vec<&str> = sentences.iter().map(String::as_str).collect();
-    let run = |compute| text_extractor(0, &compute).texts(&texts).expect("good texts");
-    close(&run(Compute::cpu()), &run(by_burn()));
+    for other in by_burn() {
+        for size in [32, 49, 100] {
+            let run = |compute: &Compute| {
+                image_extractor(size, compute).images(&views(&pictures)).expect("good images")
+            };
+            close(&run(&Compute::cpu()), &run(&other));
+        }
+        let run = |compute: &Compute| text_extractor(0, compute).texts(&texts).expect("good texts");
+        close(&run(&Compute::cpu()), &run(&other));
+        println!("small networks on {} agree with the cpu", other.name);
+    }
 }
 
 #[test]

@@ -41,22 +41,49 @@ impl AdamW {
     /// Moves `parameters` by one step against `gradients`, which has the same names and shapes.
     pub fn step(&mut self, parameters: &mut Named, gradients: &Named, learning_rate: f64) {
         self.steps += 1;
-        let power = self.steps.min(1 << 30) as i32;
-        let (c1, c2) = (1.0 - self.beta1.powi(power), 1.0 - self.beta2.powi(power));
-        let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
+        let update = self.update(self.steps, learning_rate);
         for (name, parameter) in parameters {
             let Some(gradient) = gradients.get(name) else { continue };
             let zeros = || HostTensor::zeros(&parameter.shape);
             let first = self.first.entry(name.clone()).or_insert_with(zeros);
             let second = self.second.entry(name.clone()).or_insert_with(zeros);
-            let keep = (1.0 - learning_rate * self.weight_decay) as f32;
-            let (rate, root, eps) = ((learning_rate / c1) as f32, (1.0 / c2.sqrt()) as f32, self.eps as f32);
-            let moments = first.data.iter_mut().zip(&mut second.data);
-            for ((p, g), (m, v)) in parameter.data.iter_mut().zip(&gradient.data).zip(moments) {
-                *m = b1 * *m + (1.0 - b1) * g;
-                *v = b2 * *v + (1.0 - b2) * g * g;
-                *p = *p * keep - rate * *m / (v.sqrt() * root + eps);
-            }
+            update.apply(&mut parameter.data, &gradient.data, &mut first.data, &mut second.data);
+        }
+    }
+
+    /// The factors of the step of this number, from 1.
+    pub(crate) fn update(&self, step: u64, learning_rate: f64) -> Update {
+        let power = step.min(1 << 30) as i32;
+        let (c1, c2) = (1.0 - self.beta1.powi(power), 1.0 - self.beta2.powi(power));
+        Update {
+            b1: self.beta1 as f32,
+            b2: self.beta2 as f32,
+            keep: (1.0 - learning_rate * self.weight_decay) as f32,
+            rate: (learning_rate / c1) as f32,
+            root: (1.0 / c2.sqrt()) as f32,
+            eps: self.eps as f32,
+        }
+    }
+}
+
+/// What one step does to every value.
+pub(crate) struct Update {
+    b1: f32,
+    b2: f32,
+    keep: f32,
+    rate: f32,
+    root: f32,
+    eps: f32,
+}
+
+impl Update {
+    /// Moves values against their gradient and keeps both moments. All four are of one length.
+    pub(crate) fn apply(&self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        let moments = first.iter_mut().zip(second);
+        for ((p, g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
+            *m = self.b1 * *m + (1.0 - self.b1) * g;
+            *v = self.b2 * *v + (1.0 - self.b2) * g * g;
+            *p = *p * self.keep - self.rate * *m / (v.sqrt() * self.root + self.eps);
         }
     }
 }

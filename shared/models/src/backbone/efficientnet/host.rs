@@ -263,3 +263,6 @@ impl HostBlock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,10 @@
 //! `exp`, whatever its vectors or threads. Weights are held by class (`[C, D]`), so that both products run over
 //! features, the long index.
 
-use crate::ModelError;
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{ModelError, train::AdamW};
 
 /// Lanes of a sum over features: more than the registers of any machine hold, so that no compiler may reorder it.
 const LANES: usize = 16;
@@ -115,11 +118,11 @@ impl Head {
         let batch = if training.batch == 0 { count } else { training.batch.min(count) };
         let mut state = State::new(self, training);
         let mut order: Vec<usize> = (0..count).collect();
-        let mut random = Random(training.seed);
+        let mut random = ChaCha8Rng::seed_from_u64(training.seed);
         let mut loss = 0.0;
         for _ in 0..training.epochs {
             if batch < count {
-                random.shuffle(&mut order);
+                order.shuffle(&mut random);
             }
             loss = 0.0;
             for step in order.chunks(batch) {
@@ -153,7 +156,7 @@ struct State {
     gradient: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
-    steps: i32,
+    steps: u64,
     scores: Vec<f32>,
 }
 
@@ -226,18 +229,14 @@ impl State {
     }
 
     fn adamw(&mut self, training: &HeadTraining, weights: usize) {
-        const BETA: (f32, f32) = (0.9, 0.999);
-        const EPSILON: f32 = 1e-8;
         self.steps += 1;
-        let correct = (1.0 - BETA.0.powi(self.steps), 1.0 - BETA.1.powi(self.steps));
-        let shrink = 1.0 - training.learning_rate * training.weight_decay;
-        self.values.iter_mut().take(weights).for_each(|value| *value *= shrink);
-        let memory = self.first.iter_mut().zip(&mut self.second);
-        for ((value, g), (m, v)) in self.values.iter_mut().zip(&self.gradient).zip(memory) {
-            *m = BETA.0 * *m + (1.0 - BETA.0) * g;
-            *v = BETA.1 * *v + (1.0 - BETA.1) * g * g;
-            *value -= training.learning_rate * (*m / correct.0) / ((*v / correct.1).sqrt() + EPSILON);
-        }
+        let rule =
+            |decay: f32| AdamW::new(f64::from(decay)).update(self.steps, f64::from(training.learning_rate));
+        let (decayed, plain) = (rule(training.weight_decay), rule(0.0));
+        let (first, second) = (self.first.split_at_mut(weights), self.second.split_at_mut(weights));
+        let (values, gradient) = (self.values.split_at_mut(weights), self.gradient.split_at(weights));
+        decayed.apply(values.0, gradient.0, first.0, second.0);
+        plain.apply(values.1, gradient.1, first.1, second.1);
     }
 
     /// Mean gradient of the cross-entropy over a batch; gives the sum of the losses.
@@ -293,27 +292,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     lanes.iter().sum::<f32>() + rest
-}
-
-/// SplitMix64 (Steele et al. 2014): small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Fisher and Yates; the bias of the remainder is below 2^-32 for any data set.
-    fn shuffle(&mut self, order: &mut [usize]) {
-        for last in (1..order.len()).rev() {
-            let at = (self.next() % (last as u64 + 1)) as usize;
-            order.swap(last, at);
-        }
-    }
 }
 
 #[cfg(test)]

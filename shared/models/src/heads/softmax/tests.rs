@@ -1,5 +1,7 @@
 //! Against finite differences, plain gradient descent in f64, and averaging by hand.
 
+use rand::Rng;
+
 use super::*;
 
 fn training() -> HeadTraining {
@@ -16,8 +18,8 @@ fn training() -> HeadTraining {
 
 /// Rows of `classes` classes around different centres.
 fn data(rows: usize, dim: usize, classes: usize) -> (Vec<f32>, Vec<u32>) {
-    let mut random = Random(3);
-    let mut unit = || (random.next() >> 40) as f32 / (1 << 24) as f32;
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let mut unit = || (random.next_u64() >> 40) as f32 / (1 << 24) as f32;
     let labels: Vec<u32> = (0..rows).map(|row| (row % classes) as u32).collect();
     let centred = |label: u32, column: usize, noise: f32| {
         noise - 0.5 + if column % classes == label as usize { 1.0 } else { 0.0 }
@@ -30,8 +32,8 @@ fn data(rows: usize, dim: usize, classes: usize) -> (Vec<f32>, Vec<u32>) {
 }
 
 fn some_head(dim: usize, classes: usize) -> Head {
-    let mut random = Random(11);
-    let mut unit = || (random.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    let mut unit = || (random.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5;
     let weight = (0..dim * classes).map(|_| unit()).collect();
     Head { dim, classes, weight, bias: (0..classes).map(|_| unit()).collect() }
 }
