@@ -22,7 +22,7 @@ ci:
 
 # Every accelerator of this machine against the CPU, then speeds. KIND: cuda, vulkan or wgpu.
 gpu-check KIND="cuda":
-    SHEAF_REQUIRE_DEVICE=1 cargo test --release -p sheaf-models --features {{KIND}} --test gpu -- --nocapture --test-threads=1
+    SHEAF_REQUIRE_DEVICE=1 cargo test --release -p sheaf-models --features {{KIND}} --lib --test gpu -- --nocapture --test-threads=1
     cargo run --release --bin sheaf-agent --features sheaf-agent/{{KIND}} -- devices
 
 # Licences, banned crates, sources (needs cargo-deny).

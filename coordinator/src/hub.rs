@@ -8,7 +8,7 @@ use std::{
 use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
@@ -49,6 +49,7 @@ pub struct Hub {
     pub shutdown: CancellationToken,
     runs: RwLock<BTreeMap<Arc<str>, RunHandle>>,
     checks: Arc<Semaphore>,
+    drivers: TaskTracker,
 }
 
 impl Hub {
@@ -70,6 +71,7 @@ impl Hub {
             fleet: Arc::default(),
             runs: RwLock::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
+            drivers: TaskTracker::new(),
             config,
             database,
             desk,
@@ -107,13 +109,20 @@ impl Hub {
             clock: self.clock.clone(),
             checks: Arc::clone(&self.checks),
             shutdown: self.shutdown.clone(),
+            drivers: self.drivers.clone(),
         };
-        let (handle, _task) = driver::start(parts, id, Arc::new(plan), run)?;
+        let handle = driver::start(parts, id, Arc::new(plan), run)?;
         self.runs
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(Arc::clone(&handle.id), handle.clone());
         Ok(handle)
+    }
+
+    /// Waits until no driver writes any more, after the shutdown: then the home may be opened again.
+    pub async fn ended(&self) {
+        self.drivers.close();
+        self.drivers.wait().await;
     }
 
     /// Takes a new plan. `id` is the caller's choice or made from the plan's name and the time.

@@ -31,6 +31,9 @@ pub struct Report {
     /// Another method on the same feature rows; known in simulations that ask for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    /// What the tuned language model writes; known in simulations of an adapter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<TextSample>,
     /// Where the time went.
     pub timing: Timing,
     /// What computed it.
@@ -266,6 +269,22 @@ pub struct AttachedEvaluation {
     /// Another method on the same feature rows.
     #[serde(default)]
     pub comparison: Option<Comparison>,
+    /// What the tuned language model writes.
+    #[serde(default)]
+    pub samples: Vec<TextSample>,
+}
+
+/// What a language model writes after a prompt, always its likeliest token, without and with the run's adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextSample {
+    /// The prompt: a test record's text.
+    pub prompt: String,
+    /// The record's own answer, of which the models know nothing.
+    pub reference: String,
+    /// The frozen model.
+    pub before: String,
+    /// The model with the adapter.
+    pub after: String,
 }
 
 impl Scores {

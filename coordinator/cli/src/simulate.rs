@@ -5,6 +5,7 @@
 mod compare;
 mod federation;
 mod outcome;
+mod samples;
 mod workspace;
 
 use std::{
@@ -196,7 +197,7 @@ async fn federate(
     let mut federation = Federation::start(cli, workspace, plan, prepared, kind, steps).await?;
     let ran = federation.run_plan(plan, workspace, steps).await;
     let finished = match ran {
-        Ok(run_id) => outcome::finish(workspace, plan, prepared, &mut federation, &run_id, steps).await,
+        Ok(run_id) => outcome::finish(cli, workspace, plan, prepared, &mut federation, &run_id, steps).await,
         Err(error) => Err(error),
     };
     steps.at("stopping the agents and the coordinator", 0, 0, false);

@@ -158,6 +158,7 @@ fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: At
         sites: run.members.iter().map(|(site, m)| site_report(run, site, m, publication)).collect(),
         rounds: publication.rounds.iter().map(|round| round_report(run, round, &attached.rounds)).collect(),
         comparison: attached.comparison,
+        samples: attached.samples,
         timing: Timing {
             total_s: seconds(run.started_at, run.finished_at.unwrap_or(run.started_at)),
             phases: run

@@ -16,6 +16,7 @@ mod holdings;
 mod phases;
 mod quantity;
 mod rounds;
+mod samples;
 mod scores;
 mod sites;
 mod svg;
@@ -56,6 +57,7 @@ pub fn render(report: &Report) -> String {
     section(&mut page, "Rounds", |out| {
         rounds::write(out, &report.rounds, report.comparison.as_ref(), report.metrics.pooled.as_ref());
     });
+    section(&mut page, "What the model writes", |out| samples::write(out, &report.samples));
     section(&mut page, "Who holds what", |out| {
         holdings::write(out, &report.sites, &report.model.classes);
     });

@@ -66,7 +66,7 @@ impl BoundServer {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Serves until the hub's shutdown token is cancelled, then lets open calls end.
+    /// Serves until the hub's shutdown token is cancelled, then lets open calls and journal entries end.
     pub async fn serve(self) -> Result<(), Error> {
         let hub = self.hub;
         let certificate = issue_server_certificate(&hub)?;
@@ -100,11 +100,14 @@ impl BoundServer {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN).await;
         };
-        tokio::select! {
+        let served = tokio::select! {
             served = server => served.map_err(|e| Error::bug(format!("the server ended: {e}"))),
             // An open stream that does not end must not hold the process.
             () = late => Ok(()),
-        }
+        };
+        shutdown.cancel();
+        hub.ended().await;
+        served
     }
 }
 

@@ -10,11 +10,8 @@ use std::{
 
 use sheaf_proto::v1::{CancelTask, Task, task_update};
 use sheaf_transport::identity::SiteName;
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    task::JoinHandle,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     event::{Entry, Event, PhaseSpec},
@@ -49,15 +46,12 @@ pub struct DriverParts {
     pub checks: Arc<Semaphore>,
     /// Ends every driver.
     pub shutdown: CancellationToken,
+    /// Every driver that has not ended: a journal may be opened again when there is none.
+    pub drivers: TaskTracker,
 }
 
 /// Starts the driver of a run whose state was just made or replayed.
-pub fn start(
-    parts: DriverParts,
-    id: &str,
-    plan: Arc<Plan>,
-    run: Run,
-) -> Result<(RunHandle, JoinHandle<()>), Error> {
+pub fn start(parts: DriverParts, id: &str, plan: Arc<Plan>, run: Run) -> Result<RunHandle, Error> {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let (changed, changes) = watch::channel(0);
     let handle = RunHandle {
@@ -78,7 +72,9 @@ pub fn start(
         changed,
         launched: 0,
     };
-    Ok((handle, tokio::spawn(driver.drive(receiver))))
+    let drivers = driver.parts.drivers.clone();
+    drivers.spawn(driver.drive(receiver));
+    Ok(handle)
 }
 
 struct Driver {

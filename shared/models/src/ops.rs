@@ -3,8 +3,14 @@
 //! operation, since a frozen base needs few of them and a graph would keep what nobody reads.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
 
 use crate::kernels::{self, Heads, Rotary};
+
+/// A product of so few rows takes as long as reading the weight, and burn's runs it on one core: its parts run side by side.
+const FEW_ROWS: usize = 4;
+/// Values of a weight that are worth a thread.
+const PART: usize = 1 << 16;
 
 /// True where a tensor's memory is the host's.
 pub(crate) fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
@@ -31,7 +37,18 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 /// `x W'`: `x` `[n, in]`, `w` `[out, in]`.
 pub(crate) fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
-    x.clone().matmul(w.clone().transpose())
+    let ([rows, _], [outputs, inputs]) = (x.dims(), w.dims());
+    let parts = rayon::current_num_threads().min(outputs * inputs / PART);
+    if rows > FEW_ROWS || parts < 2 || !on_host(x) {
+        return x.clone().matmul(w.clone().transpose());
+    }
+    let height = outputs.div_ceil(parts);
+    let part = |from: usize| {
+        let part = w.clone().slice([from..(from + height).min(outputs), 0..inputs]);
+        x.clone().matmul(part.transpose())
+    };
+    let starts: Vec<usize> = (0..outputs).step_by(height).collect();
+    Tensor::cat(starts.into_par_iter().map(part).collect(), 1)
 }
 
 /// RMSNorm over rows (Zhang and Sennrich 2019, arXiv 1910.07467).

@@ -11,8 +11,8 @@ use sheaf_coordinator::{
 };
 use sheaf_proto::{BlobId, fedavg::WORKLOAD as FEDAVG};
 
-use super::{Prepared, outcome::SITES_SHOWN};
-use crate::{client::Operator, output::Steps, predict::Model, reference};
+use super::{Prepared, outcome::SITES_SHOWN, samples};
+use crate::{Cli, client::Operator, output::Steps, predict::Model, reference};
 
 /// What was measured here.
 #[derive(Default)]
@@ -22,8 +22,9 @@ pub(super) struct Compared {
     pub(super) pooled_at_sites: Vec<Option<f64>>,
 }
 
-/// Trains and measures what the report in `out` is compared with. A model that is no classifier is left as it is.
+/// Trains and measures what the report in `out` is compared with. Of an adapter it is shown what the model writes.
 pub(super) async fn compare(
+    cli: &Cli,
     plan: &Plan,
     prepared: &Prepared,
     operator: &mut Operator,
@@ -31,7 +32,11 @@ pub(super) async fn compare(
     steps: &mut Steps,
 ) -> Result<Compared> {
     if !out.join(MODEL_FILE).exists() {
-        return Ok(Compared::default());
+        steps.at("writing with and without the adapter", 0, 0, false);
+        let samples =
+            tokio::task::block_in_place(|| samples::write(&cli.assets(), plan, &prepared.dataset, out))?;
+        let attached = AttachedEvaluation { samples, ..AttachedEvaluation::default() };
+        return Ok(Compared { attached, ..Compared::default() });
     }
     let federated = Model::read(out)?;
     let rounds = if prepared.central_test { measured_rounds(plan, operator, out).await? } else { Vec::new() };

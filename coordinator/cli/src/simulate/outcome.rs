@@ -35,6 +35,7 @@ pub(crate) struct Finished {
 
 /// Trains the pooled reference, measures it and what else needs all rows, attaches that and fetches the report.
 pub(super) async fn finish(
+    cli: &Cli,
     workspace: &Workspace,
     plan: &Plan,
     prepared: &Prepared,
@@ -47,7 +48,7 @@ pub(super) async fn finish(
     let coordinator_peak = operator.info().await?.peak_resident_bytes;
     fetch_report(operator, run_id, None, out).await?;
     let Compared { attached, pooled_at_sites } =
-        compare::compare(plan, prepared, operator, out, steps).await?;
+        compare::compare(cli, plan, prepared, operator, out, steps).await?;
     let request = AttachEvaluationRequest {
         run_id: run_id.to_owned(),
         evaluation_json: serde_json::to_string(&attached)?,

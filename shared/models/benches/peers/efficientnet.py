@@ -20,4 +20,4 @@ def features():
     return model.extract_features(images).mean((2, 3))
 
 
-measure.report(f"efficientnet-{args.size}x{args.batch}", features, args)
+measure.report(f"efficientnet-{args.size}", features, args, per=args.batch)

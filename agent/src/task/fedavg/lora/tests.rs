@@ -49,7 +49,7 @@ fn round(number: u32, mu: f64, input: Option<&[u8]>, words: &[&str]) -> Result<U
 
 /// The mean of two updates, as the coordinator makes it.
 fn mean(a: &Update, b: &Update) -> Parameters {
-    let half = |(x, y): (&f32, &f32)| (x + y) / 2.0;
+    let half = |(x, y): (&f32, &f32)| f32::midpoint(*x, *y);
     let tensors = a.parameters.iter().zip(b.parameters.values());
     tensors
         .map(|((name, a), b)| {
@@ -72,7 +72,7 @@ fn rounds_of_two_sites_lower_the_loss() {
     for number in 1..=4 {
         let updates = sites.map(|words| round(number, 0.0, input.as_deref(), &words).unwrap());
         assert!(updates.iter().all(|update| update.rows == 2));
-        losses.push((updates[0].loss + updates[1].loss) / 2.0);
+        losses.push(f64::midpoint(updates[0].loss, updates[1].loss));
         input = Some(mean(&updates[0], &updates[1]).encode().unwrap());
     }
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");

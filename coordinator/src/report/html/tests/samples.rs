@@ -2,7 +2,7 @@
 
 use crate::report::{
     ClassScores, Comparison, Environment, LocalScores, Metrics, MissedRound, ModelInfo, PhaseTiming, Report,
-    RoundReport, RunInfo, Scores, SiteMetrics, SiteReport, Timing,
+    RoundReport, RunInfo, Scores, SiteMetrics, SiteReport, TextSample, Timing,
 };
 
 /// A fixed sequence in 0..1 (Lehmer's generator, as in C++'s minstd_rand).
@@ -111,6 +111,7 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
         sites,
         rounds: Vec::new(),
         comparison: None,
+        samples: Vec::new(),
         timing: Timing {
             total_s: 29.1,
             phases: [("invite", 1.2), ("sums", 17.4), ("solve", 0.62), ("evaluate", 8.1), ("publish", 0.04)]
@@ -214,6 +215,14 @@ pub(super) fn rounds(count: u32, text: bool) -> Report {
         }
     };
     report.rounds = (1..=count).map(round).collect();
+    if text {
+        report.samples.push(TextSample {
+            prompt: "What is a <fever>?".to_owned(),
+            reference: "A body temperature over 38 degrees.".to_owned(),
+            before: "I can help with that.".to_owned(),
+            after: "A fever is a raised body temperature.\nIt is a sign, not an illness.".to_owned(),
+        });
+    }
     report.comparison =
         (!text).then(|| Comparison { name: "AFL, one round".to_owned(), accuracy: 0.951, bytes_up: 90_000 });
     report
