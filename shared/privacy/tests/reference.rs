@@ -111,7 +111,7 @@ fn rdp_agrees() {
         }
         let Some(other) = row.get("dpacc_rdp") else { continue };
         assert!(got <= other + 1e-6, "{tag}: {got} {other}");
-        // In five rows the two references differ at the same fractional order. The integral (see the unit tests of
+        // In four rows the two references differ at the same fractional order. The integral (see the unit tests of
         // `rdp`) has the lower value, so the other is a bound from above there.
         if (reference - other).abs() < 1e-3 {
             assert!((got - other).abs() < 1e-3, "{tag}: {got} {other}");
