@@ -104,7 +104,10 @@ fn parties() -> (Vec<Party>, Directory) {
 /// What one round cost.
 #[derive(Default)]
 struct Cost {
-    site_seconds: f64,
+    deal_seconds: f64,
+    mask_seconds: f64,
+    vote_seconds: f64,
+    unmask_seconds: f64,
     server_seconds: f64,
     upload: usize,
     vector: usize,
@@ -133,7 +136,7 @@ fn secure(vectors: &[Vec<i64>], ring: Ring, dropped: usize) -> (Vec<i64>, Cost) 
     for party in &mut parties {
         let policy = SitePolicy::default();
         let task = Task { terms: terms.clone(), site: party.name.clone(), subject: [0; 32], policy };
-        let (site, advert) = timed(&mut cost.site_seconds, || {
+        let (site, advert) = timed(&mut cost.deal_seconds, || {
             Site::begin(task, &mut party.history, &mut party.rng, &party.identity, &mut history_free)
         })
         .expect("begins");
@@ -154,7 +157,7 @@ fn deal(parties: &mut [Party], server: &mut Server, roster: &Roster, directory: 
         let Party { site, history, rng, .. } = party;
         let site = site.as_mut().expect("begun");
         cost.download += roster.adverts.iter().map(advert_bytes).sum::<usize>();
-        let shares = timed(&mut cost.site_seconds, || {
+        let shares = timed(&mut cost.deal_seconds, || {
             site.share_keys(roster.clone(), history, rng, directory, &mut Nowhere)
         })
         .expect("a sound roster");
@@ -169,7 +172,7 @@ fn upload(parties: &mut [Party], server: &mut Server, vectors: &[Vec<i64>], cost
         let site = party.site.as_mut().expect("begun");
         let inbox = timed(&mut cost.server_seconds, || server.inbox(&party.name)).expect("dealt");
         cost.download += inbox.sealed.iter().map(|sealed| 2 + sealed.bytes.len()).sum::<usize>();
-        let input = timed(&mut cost.site_seconds, || site.mask(&inbox, vector, &party.history, &mut Nowhere))
+        let input = timed(&mut cost.mask_seconds, || site.mask(&inbox, vector, &party.history, &mut Nowhere))
             .expect("in range");
         cost.vector += input.packed.len();
         timed(&mut cost.server_seconds, || server.input(&party.name, &input)).expect("the length");
@@ -183,7 +186,7 @@ fn open(parties: &mut [Party], server: &mut Server, directory: &Directory, cost:
         let site = site.as_mut().expect("begun");
         cost.download += 2 * uploaded.members.len();
         let vote =
-            timed(&mut cost.site_seconds, || site.consistency(&uploaded, history, identity, &mut Nowhere))
+            timed(&mut cost.vote_seconds, || site.consistency(&uploaded, history, identity, &mut Nowhere))
                 .expect("a sound set");
         cost.upload += vote.signature.len();
         timed(&mut cost.server_seconds, || server.vote(&party.name, vote, directory)).expect("signed");
@@ -195,7 +198,7 @@ fn open(parties: &mut [Party], server: &mut Server, directory: &Directory, cost:
         let votes: usize = request.votes.iter().map(|(_, vote)| 2 + vote.len()).sum();
         cost.download += 2 * request.members.len() + votes;
         let answer =
-            timed(&mut cost.site_seconds, || site.unmask(&request, history, directory, &mut Nowhere))
+            timed(&mut cost.unmask_seconds, || site.unmask(&request, history, directory, &mut Nowhere))
                 .expect("enough votes");
         cost.upload += 34 * (answer.seeds.len() + answer.keys.len());
         server.answer(&party.name, answer).expect("shares asked for");
@@ -233,19 +236,24 @@ fn main() {
                 add(&mut expected, &vector.iter().map(|&value| value as u64).collect::<Vec<_>>());
             }
             assert!(values.iter().zip(&expected).all(|(a, b)| *a as u64 == *b), "not the plain sum");
-            let secure_seconds = gram_seconds + cost.site_seconds + cost.server_seconds + solve_seconds;
+            let mask_seconds =
+                cost.deal_seconds + cost.mask_seconds + cost.vote_seconds + cost.unmask_seconds;
+            let secure_seconds = gram_seconds + mask_seconds + cost.server_seconds + solve_seconds;
             // Of the sites that stayed: an upload that never came is no saving.
             let share = (SITES - dropped) as f64 / SITES as f64;
             let bytes = (cost.vector + cost.upload + cost.download) as f64 / share;
             println!(
                 "{{\"sites\":{SITES},\"dropped\":{dropped},\"rows_per_site\":{rows},\"elements\":{},\"ring_bits\":{},\
                  \"plain_seconds\":{plain_seconds:.3},\"gram_seconds\":{gram_seconds:.3},\"solve_seconds\":{solve_seconds:.3},\
-                 \"mask_site_seconds\":{:.3},\"mask_server_seconds\":{:.3},\"time_ratio\":{:.2},\
+                 \"sites_deal_seconds\":{:.3},\"sites_mask_seconds\":{:.3},\"sites_vote_seconds\":{:.3},\"sites_unmask_seconds\":{:.3},\"server_seconds\":{:.3},\"time_ratio\":{:.2},\
                  \"plain_bytes_64\":{raw_bytes},\"plain_bytes_codec\":{encoded_bytes},\"vector_bytes\":{},\
                  \"other_upload_bytes\":{},\"other_download_bytes\":{},\"bytes_ratio_64\":{:.3},\"bytes_ratio_codec\":{:.3}}}",
                 vectors[0].len(),
                 ring.bits(),
-                cost.site_seconds,
+                cost.deal_seconds,
+                cost.mask_seconds,
+                cost.vote_seconds,
+                cost.unmask_seconds,
                 cost.server_seconds,
                 secure_seconds / plain_seconds,
                 cost.vector,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -9,7 +10,7 @@ use crate::error::{SecAggError, Stage};
 use crate::graph::{Graph, MAX_SITES, Member};
 use crate::identity::{SiteId, Statement, Verifier};
 use crate::keys::{End, Secret, pair_key};
-use crate::mask::Sign;
+use crate::mask::{Mask, Sign};
 use crate::message::{Advert, Roster};
 use crate::terms::Terms;
 
@@ -59,7 +60,7 @@ impl Cohort {
         verifier: &impl Verifier,
     ) -> Result<Self, SecAggError> {
         let cohort = Self::assemble(terms, roster)?;
-        cohort.adverts.iter().try_for_each(|advert| verify_advert(terms, advert, verifier))?;
+        cohort.adverts.par_iter().try_for_each(|advert| verify_advert(terms, advert, verifier))?;
         Ok(cohort)
     }
 
@@ -178,12 +179,7 @@ impl Cohort {
     }
 
     /// The common mask of `me`, whose secret is given, and `peer`, with the sign for `me`.
-    pub(crate) fn pair_mask(
-        &self,
-        me: Member,
-        secret: &Secret,
-        peer: Member,
-    ) -> Result<(Zeroizing<[u8; 32]>, Sign), SecAggError> {
+    pub(crate) fn pair_mask(&self, me: Member, secret: &Secret, peer: Member) -> Result<Mask, SecAggError> {
         let end = |member: Member| End { site: self.site(member), key: &self.advert(member).mask_key };
         let ends = (end(me.min(peer)), end(me.max(peer)));
         let key = pair_key(secret, &end(peer), "mask", &self.terms, (&ends.0, &ends.1))?;

@@ -29,7 +29,8 @@ pub const FULL_GRAPH: usize = 32;
 /// Most sites, the range that the degrees were checked for.
 pub const MAX_SITES: usize = 1024;
 /// `(sites up to, degree)`.
-pub const DEGREES: [(usize, usize); 5] = [(64, 24), (128, 42), (256, 60), (512, 76), (MAX_SITES, 84)];
+pub const DEGREES: [(usize, usize); 8] =
+    [(64, 24), (80, 28), (100, 34), (128, 42), (200, 54), (256, 60), (512, 76), (MAX_SITES, 84)];
 
 /// Position of a site in the sorted roster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -58,8 +58,8 @@ pub trait Signer {
     fn sign(&self, statement: &[u8]) -> Result<Vec<u8>, String>;
 }
 
-/// Knows the identity keys of the peers.
-pub trait Verifier {
+/// Knows the identity keys of the peers. Signatures are checked on several threads.
+pub trait Verifier: Sync {
     /// Whether `signature` over `statement` is one of `site`. False for a site that is not known.
     fn verify(&self, site: &SiteId, statement: &[u8], signature: &[u8]) -> bool;
 }

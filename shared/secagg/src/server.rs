@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::cohort::{Cohort, verify_advert};
 use crate::error::{SecAggError, Stage};
 use crate::graph::Member;
 use crate::identity::{SiteId, Verifier};
 use crate::keys::Secret;
-use crate::mask::{Sign, apply};
+use crate::mask::{Mask, Sign, apply};
 use crate::message::{
     Advert, Inbox, KeyShares, MaskedInput, Roster, SealedShares, UnmaskRequest, UnmaskShares, Uploaded, Vote,
 };
@@ -223,27 +224,25 @@ impl Server {
     pub fn finish(&self) -> Result<Sum, SecAggError> {
         self.expect(Stage::Unmask)?;
         let cohort = self.closed_cohort()?;
-        let mut vector = self.sum.clone();
         // All secrets first, so that a round that cannot be finished fails before the work.
-        let mut opened = Vec::with_capacity(self.deals.len());
+        let mut masks: Vec<Mask> = Vec::with_capacity(self.deals.len());
         for (&of, deal) in &self.deals {
-            let uploaded = self.inputs.contains_key(&of);
-            let masked_with = |peer: &&Member| cohort.graph().adjacent(of, **peer);
-            if uploaded || self.inputs.keys().any(|peer| masked_with(&peer)) {
-                opened.push((of, uploaded, self.open(cohort, of, uploaded, deal)?));
-            }
-        }
-        for (of, uploaded, secret) in opened {
-            if uploaded {
-                apply(secret.bytes(), Sign::Minus, &mut vector);
+            if self.inputs.contains_key(&of) {
+                let seed = self.open(cohort, of, true, deal)?;
+                masks.push((Zeroizing::new(*seed.bytes()), Sign::Minus));
                 continue;
             }
-            for &peer in self.inputs.keys().filter(|&&peer| cohort.graph().adjacent(of, peer)) {
+            let mut peers = self.inputs.keys().filter(|&&peer| cohort.graph().adjacent(of, peer)).peekable();
+            if peers.peek().is_some() {
+                let secret = self.open(cohort, of, false, deal)?;
                 // With the sign of the site that is gone, since it cancels what the other one put in.
-                let (key, sign) = cohort.pair_mask(of, &secret, peer)?;
-                apply(&key, sign, &mut vector);
+                for &peer in peers {
+                    masks.push(cohort.pair_mask(of, &secret, peer)?);
+                }
             }
         }
+        let mut vector = self.sum.clone();
+        apply(&masks, &mut vector);
         let ring = self.terms.ring;
         Ok(Sum {
             values: vector.into_iter().map(|element| ring.signed(element)).collect(),

@@ -5,11 +5,12 @@
 //! that was killed goes on from its last saved state and can neither draw new secrets within the round nor sign a
 //! second set. A site whose state is lost must sit the round out: [`History`] refuses to begin it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::cohort::{Cohort, advert_statement};
 use crate::error::{SecAggError, Stage};
@@ -27,6 +28,10 @@ use crate::policy::SitePolicy;
 use crate::seal::{SharePair, open, seal};
 use crate::shamir::{Share, split};
 use crate::terms::Terms;
+
+mod checks;
+
+use checks::{check_uploads, check_votes, names};
 
 /// Where a site keeps what must survive a crash.
 pub trait SiteStore {
@@ -264,11 +269,11 @@ impl Site {
             return Err(SecAggError::Length { expected: length, got: values.len() as u64 });
         }
         let mut vector = ring.encode(values, cohort.len())?;
-        apply(self.seed.bytes(), Sign::Plus, &mut vector);
+        let mut masks = vec![(Zeroizing::new(*self.seed.bytes()), Sign::Plus)];
         for Held { of, .. } in held {
-            let (key, sign) = cohort.pair_mask(*me, &self.mask_secret, *of)?;
-            apply(&key, sign, &mut vector);
+            masks.push(cohort.pair_mask(*me, &self.mask_secret, *of)?);
         }
+        apply(&masks, &mut vector);
         Ok(pack(ring, &vector))
     }
 
@@ -344,57 +349,4 @@ impl Site {
 
 fn changed(stage: Stage) -> SecAggError {
     SecAggError::Changed { stage, from: "the coordinator".to_owned() }
-}
-
-fn names(cohort: &Cohort, members: &[Member]) -> BTreeSet<SiteId> {
-    members.iter().map(|&member| cohort.site(member).clone()).collect()
-}
-
-fn check_uploads(
-    Dealt { cohort, me, .. }: &Dealt,
-    masked: &Masked,
-    members: &[Member],
-) -> Result<(), SecAggError> {
-    let stage = Stage::Consistency;
-    cohort.check_uploaded(stage, members)?;
-    let refuse = |site: &SiteId, reason: &str| {
-        Err(SecAggError::Message { stage, site: site.clone(), reason: reason.to_owned() })
-    };
-    if members.binary_search(me).is_err() {
-        return refuse(
-            cohort.site(*me),
-            "its own upload is not in the set; it must not help to open a sum without it",
-        );
-    }
-    let deals = |member: &Member| masked.held.iter().any(|held| held.of == *member);
-    let neighbours = || members.iter().filter(|&&member| cohort.graph().adjacent(*me, member));
-    if let Some(stranger) = neighbours().find(|member| !deals(member)) {
-        return refuse(cohort.site(*stranger), "it is said to have uploaded, but its shares never came");
-    }
-    // Below this the self-mask cannot be opened; and no part of the ring can be cut off, see the graph's text.
-    let (got, needed) = (neighbours().count() + 1, cohort.graph().share_threshold());
-    if got < needed { Err(SecAggError::TooFew { stage, got, needed }) } else { Ok(()) }
-}
-
-fn check_votes(
-    cohort: &Cohort,
-    UnmaskRequest { members, votes }: &UnmaskRequest,
-    verifier: &impl Verifier,
-) -> Result<(), SecAggError> {
-    let stage = Stage::Unmask;
-    let statement = cohort.uploaded_statement(members);
-    let mut voters = BTreeSet::new();
-    for (voter, signature) in votes {
-        cohort.check(stage, *voter)?;
-        let site = cohort.site(*voter);
-        if members.binary_search(voter).is_err() || !voters.insert(*voter) {
-            let reason = "it votes twice, or without having uploaded".to_owned();
-            return Err(SecAggError::Message { stage, site: site.clone(), reason });
-        }
-        if !verifier.verify(site, statement.bytes(), signature) {
-            return Err(SecAggError::Signature { stage, site: site.clone() });
-        }
-    }
-    let (got, needed) = (voters.len(), cohort.survivors());
-    if got < needed { Err(SecAggError::TooFew { stage, got, needed }) } else { Ok(()) }
 }

@@ -86,7 +86,7 @@ fn the_end_of_a_cut_cannot_be_opened() {
         assert!(left + graph.tolerated_colluders() < graph.share_threshold(), "{sites}");
         assert!(left + graph.tolerated_colluders() + 1 >= graph.share_threshold(), "{sites}");
     }
-    assert_eq!(Graph::new(seed(5), 100).tolerated_colluders(), 6);
+    assert_eq!(Graph::new(seed(5), 100).tolerated_colluders(), 5);
 }
 
 struct LogFactorials(Vec<f64>);

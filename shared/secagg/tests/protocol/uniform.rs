@@ -2,6 +2,7 @@
 
 use sheaf_secagg::{History, Ring, UnmaskShares, mask};
 use vsss_rs::Gf256;
+use zeroize::Zeroizing;
 
 use crate::federation::{Federation, terms};
 
@@ -56,7 +57,7 @@ fn view(value: i64, salt: u64) -> View {
         let answers: Vec<_> = federation.parties.iter_mut().map(|p| p.unmask(&request).unwrap()).collect();
         let mut words: Vec<u64> =
             upload.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        mask::apply(&seed_of(&answers, 0), mask::Sign::Minus, &mut words);
+        mask::apply(&[(Zeroizing::new(seed_of(&answers, 0)), mask::Sign::Minus)], &mut words);
         words.iter().for_each(|word| count(&mut view.opened, &word.to_le_bytes()));
         federation.next_round();
         // What they remember grows with the rounds, and is saved at every step.
