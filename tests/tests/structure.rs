@@ -8,9 +8,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sheaf-data", &[]),
     ("sheaf-models", &[]),
     ("sheaf-proto", &["sheaf-analytic", "sheaf-data"]),
+    // The sums of its bench and of one test; the protocol itself needs nothing.
+    ("sheaf-secagg", &["sheaf-analytic"]),
     ("sheaf-transport", &["sheaf-proto"]),
-    ("sheaf-coordinator", &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-transport"]),
-    ("sheaf-agent", &["sheaf-analytic", "sheaf-data", "sheaf-models", "sheaf-proto", "sheaf-transport"]),
+    ("sheaf-coordinator", &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-secagg", "sheaf-transport"]),
+    ("sheaf-agent", &["sheaf-analytic", "sheaf-data", "sheaf-models", "sheaf-proto", "sheaf-secagg", "sheaf-transport"]),
     ("sheaf", ALL),
     ("sheaf-tests", ALL),
 ];
@@ -22,6 +24,7 @@ const ALL: &[&str] = &[
     "sheaf-data",
     "sheaf-models",
     "sheaf-proto",
+    "sheaf-secagg",
     "sheaf-transport",
 ];
 

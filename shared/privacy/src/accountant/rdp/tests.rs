@@ -25,7 +25,7 @@ fn fractional_orders_match_the_integral() {
         let got = divergence(&dp_sgd(q, sigma, 1), order);
         // The logarithm of a number next to 1 keeps absolute accuracy only.
         assert!(
-            (got - expected).abs() <= 1e-11 * expected + 1e-13,
+            (got - expected).abs() <= 1e-11 * expected + 1e-12,
             "{q} {sigma} {order}: {got:e} {expected:e}"
         );
     }
