@@ -190,7 +190,7 @@ impl Locked<'_> {
         self.0.live.remove(&reservation);
     }
 
-    fn writable(&self) -> Result<(), LedgerError> {
+    pub(super) fn writable(&self) -> Result<(), LedgerError> {
         if let Some(remembered) = self.0.remembered {
             return Err(LedgerError::Stale { ours: self.0.books.head(), remembered });
         }

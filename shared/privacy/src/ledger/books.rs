@@ -83,6 +83,9 @@ pub enum Rule {
         /// The unit asked.
         asked: String,
     },
+    /// No mechanism with Gaussian noise fits under a delta of 0.
+    #[error("the delta of a cap must be above 0")]
+    NoDelta,
     /// Zero steps.
     #[error("a reservation must be for at least one step or release")]
     Nothing,
@@ -179,6 +182,9 @@ impl Books {
     }
 
     fn check_cap(&self, cap: &Cap) -> Result<(), Rule> {
+        if cap.delta.get() == 0.0 {
+            return Err(Rule::NoDelta);
+        }
         let charged = self.charges().any(|c| c.request.dataset == cap.dataset && c.event().is_some());
         match self.caps.get(&cap.dataset) {
             Some(old) if charged && old.privacy_unit != cap.privacy_unit => Err(Rule::OtherUnit {

@@ -3,11 +3,11 @@
 //! **Claim.** Whatever is admitted, all releases from a data set together are (epsilon, delta)-DP at the cap, add/remove,
 //! though each run, its noise and its length may be chosen after seeing the results of all before it.
 //!
-//! **Why it holds.** The Rényi filter bounds, at every order, the sum of what was charged, and sums of adaptively chosen
-//! Rényi costs stay a bound as long as no path passes it (Feldman and Zrnic 2021, arXiv 2008.11193, theorem 4.3; Lécuyer
-//! 2021). Privacy-loss distributions are tighter, but adding them up is proved for costs fixed beforehand. So they decide
-//! only where there is nothing to add to: one event on a data set with nothing charged. Such a reservation is counted
-//! whole for ever, also when it ends early, since a second run after an early end would be an adaptive choice again.
+//! **Why it holds.** The Rényi filter sums costs at orders fixed by the cap; such sums stay a bound when each cost is chosen
+//! after the results so far ([`crate::accountant::filter`] has the sources). Privacy-loss distributions are tighter, but
+//! adding them up is proved for costs fixed beforehand. So they decide only where there is nothing to add to: one event on
+//! a data set with nothing charged. Such a reservation is counted whole for ever, also when it ends early, since a second run
+//! after an early end would be an adaptive choice again.
 //!
 //! **Test.** `ledger/tests/budget.rs`.
 
@@ -28,13 +28,11 @@ pub(super) fn admit(books: &Books, cap: &Cap, request: &Request) -> Result<Basis
         filter.record(event);
     }
     let Err(refusal) = filter.check(&request.event) else { return Ok(Basis::Renyi) };
-    if counted.is_empty() && matches!(refusal, AccountError::OverCap { .. }) {
-        let alone: Composition = [request.event].into_iter().collect();
-        if alone.account(cap.delta)?.epsilon_pld <= cap.epsilon {
-            return Ok(Basis::LossDistribution);
-        }
+    if !counted.is_empty() {
+        return Err(refusal);
     }
-    Err(refusal)
+    Composition::new().fits(&request.event, cap.epsilon, cap.delta)?;
+    Ok(Basis::LossDistribution)
 }
 
 /// What was spent on a data set, at its cap's delta, by every accountant.

@@ -45,13 +45,15 @@ impl Reservation {
     /// The right to the next step. Where the draws on record are used up, it first puts a block of further ones on the disk.
     ///
     /// # Errors
-    /// [`LedgerError::UsedUp`]; a failing store, and then no token was issued.
+    /// [`LedgerError::UsedUp`], [`LedgerError::Stale`]; a failing store. No token was issued then.
     pub fn token(&mut self) -> Result<StepToken, LedgerError> {
         let (reservation, reserved) = (self.id, self.event.count());
         if self.issued >= reserved {
             return Err(LedgerError::UsedUp { reservation, reserved });
         }
         let mut locked = self.ledger.lock();
+        // Also where the block on record would do: a ledger found to be stale issues nothing more.
+        locked.writable()?;
         let drawn = locked.books().charge(reservation).ok_or(Rule::NotOpen(reservation))?.drawn;
         if self.issued >= drawn {
             locked.append(Entry::Draw { reservation, upto: reserved.min(drawn + BLOCK) })?;

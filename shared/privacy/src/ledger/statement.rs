@@ -6,13 +6,17 @@ use super::{
     Broken, Cap, Charge, Digest, Head, Ledger, LedgerError, PrivacyUnit, Row, Rule, RunId, books::Books,
     budget, chain::replay,
 };
-use crate::{Delta, Epsilon, Event, accountant::Account};
+use crate::{
+    Delta, Epsilon, Event,
+    accountant::{Account, AccountError, Composition},
+};
 
 /// What was spent on a data set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Spent {
-    /// Every accountant's epsilon of what was done, at the cap's delta. The PLD one is the spent epsilon.
-    pub account: Account,
+    /// Every accountant's epsilon of what was done, at the cap's delta. The PLD one is the spent epsilon. Absent when no finite
+    /// epsilon holds: the site has lowered delta since.
+    pub account: Option<Account>,
     /// What admissions count, which may be more: `ledger/budget.rs`.
     pub counted: f64,
     /// The cap less what is counted: at least this much more fits.
@@ -79,18 +83,18 @@ impl Statement {
 impl DatasetSpend {
     fn of(books: &Books, cap: &Cap) -> Result<Self, LedgerError> {
         let counted = budget::counted(books, cap)?;
-        let spent = Spent {
-            account: budget::account(books, cap)?,
-            counted,
-            left: (cap.epsilon.get() - counted).max(0.0),
+        let account = match budget::account(books, cap) {
+            Err(AccountError::Unbounded { .. }) => None,
+            account => Some(account?),
         };
+        let spent = Spent { account, counted, left: (cap.epsilon.get() - counted).max(0.0) };
         Ok(Self { cap: cap.clone(), spent, charges: budget::of(books, cap).cloned().collect() })
     }
 
     /// The pages of a ledger that is not open for spending: `ledger show` beside a running agent.
     ///
     /// # Errors
-    /// [`Broken`] at the first entry that is not good; accounts without a finite epsilon.
+    /// [`Broken`] at the first entry that is not good.
     pub fn read(rows: &[Row]) -> Result<Vec<Self>, LedgerError> {
         let books = replay(rows)?;
         books.caps().map(|cap| Self::of(&books, cap)).collect()
@@ -101,7 +105,7 @@ impl Ledger {
     /// Every data set's page.
     ///
     /// # Errors
-    /// Accounts without a finite epsilon.
+    /// Parameters without a meaning.
     pub fn show(&self) -> Result<Vec<DatasetSpend>, LedgerError> {
         let locked = self.lock();
         locked.books().caps().map(|cap| DatasetSpend::of(locked.books(), cap)).collect()
@@ -121,8 +125,7 @@ impl Ledger {
             return Ok(None);
         };
         let events: Vec<Event> = charges.iter().filter_map(|c| c.event()).collect();
-        let own: crate::accountant::Composition = events.iter().copied().collect();
-        let own = own.account(delta)?;
+        let own = events.iter().copied().collect::<Composition>().account(delta)?;
         let mut plans: Vec<Digest> = charges.iter().map(|c| c.request.plan).collect();
         plans.dedup();
         Ok(Some(Statement {

@@ -1,7 +1,7 @@
 //! Noise for numbers that leave a site: vectors of integers with discrete Gaussian or Laplace noise.
 //!
 //! Samplers are opendp's, exact on the integers and fed by OpenSSL's generator (its feature `use-openssl`). Each call uses
-//! up a [`StepToken`](crate::ledger::StepToken), and takes the amount of noise from it. About 10 to 20 µs a number and core: for
+//! up a [`StepToken`](crate::ledger::StepToken), and takes the amount of noise from it. About 20 µs a number and core: for
 //! sums, counts and adapters, not for the noise of every training step; for that see [`crate::dpsgd`].
 //!
 //! Values are on a grid that the caller chooses: counts of 1 may be multiplied by 2^8 first. It must be fine enough

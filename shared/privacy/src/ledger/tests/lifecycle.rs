@@ -157,13 +157,16 @@ fn an_older_copy_refuses_to_spend() {
 
     // Spent on before the coordinator was heard: long enough, but another history.
     let forked = open(&old);
-    let held = forked.reserve(request("c", gaussian(50.0, 40))).unwrap();
+    let mut held = forked.reserve(request("c", gaussian(50.0, 40))).unwrap();
+    drop(held.token().unwrap());
     for _ in 0..3 {
         forked.set_cap(cap(9.0)).unwrap();
     }
     assert!(forked.head().counter > remembered.counter);
     assert!(stale(forked.compare(remembered)));
     assert!(stale(forked.reserve(request("d", gaussian(50.0, 1))).map(drop)));
+    // Not even the steps that the draw on record would cover.
+    assert!(stale(held.token().map(drop)));
     drop(held);
 
     // The true one has gone on since.
