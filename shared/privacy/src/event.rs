@@ -51,6 +51,14 @@ impl Event {
         }
     }
 
+    /// The noise multiplier of Gaussian noise; the others have none.
+    pub fn sigma(&self) -> Option<Sigma> {
+        match *self {
+            Self::PoissonGaussian { sigma, .. } | Self::Gaussian { sigma, .. } => Some(sigma),
+            Self::Laplace { .. } | Self::Pure { .. } => None,
+        }
+    }
+
     /// The same release with another number of steps or releases; [`Self::Pure`] has only one and stays as it is.
     #[must_use]
     pub fn with_count(self, count: u64) -> Self {

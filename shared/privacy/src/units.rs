@@ -92,5 +92,12 @@ unit! {
     Scale, "the Laplace scale", "a finite number above 0", |x| x > 0.0
 }
 
+impl Delta {
+    /// The nearest probability to a computed bound; what is not a number bounds nothing and becomes 1.
+    pub(crate) fn clamped(bound: f64) -> Self {
+        Self(if bound.is_nan() { 1.0 } else { bound.clamp(0.0, 1.0) })
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,29 +1,7 @@
-use std::fmt;
-
-use serde::Serialize;
 use thiserror::Error;
 
-use crate::units::{Delta, Epsilon, Sigma, UnitError};
-
-/// What of a refused event would fit under the cap.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct Fits {
-    /// The most steps (or releases) with the noise that was asked; absent when not even one fits.
-    pub steps: Option<u64>,
-    /// The least Gaussian noise with the steps that were asked; absent when the event has none or no noise is enough.
-    pub sigma: Option<Sigma>,
-}
-
-impl fmt::Display for Fits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.steps, self.sigma) {
-            (Some(steps), Some(sigma)) => write!(f, "{steps} steps, or sigma {sigma:.4}, would fit"),
-            (Some(steps), None) => write!(f, "{steps} steps would fit"),
-            (None, Some(sigma)) => write!(f, "sigma {sigma:.4} would fit"),
-            (None, None) => write!(f, "nothing of this kind fits any more"),
-        }
-    }
-}
+use super::Fits;
+use crate::units::{Delta, Epsilon, UnitError};
 
 /// Why an accountant gives no number, or a filter no leave. Nothing is charged where an error is returned.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -66,13 +44,17 @@ pub enum AccountError {
         /// A tenth of 1 / records.
         limit: f64,
     },
-    /// So little noise that the guarantee is one on paper.
-    #[error("sigma {sigma:.4} is below {least}: epsilon would have no meaning; ask for a smaller epsilon")]
+    /// The epsilon would be met with so little noise that the guarantee is one on paper.
+    #[error(
+        "epsilon {asked} asks for a sigma below {least}, which is refused; with {least} epsilon is {achieved:.4}: ask for that or less"
+    )]
     NoiseTooSmall {
-        /// The noise multiplier.
-        sigma: f64,
-        /// The least that is accepted.
+        /// The epsilon asked.
+        asked: Epsilon,
+        /// The least noise multiplier that is accepted.
         least: f64,
+        /// Epsilon with that.
+        achieved: f64,
     },
     /// No noise multiplier reaches the epsilon.
     #[error("epsilon {epsilon} at delta {delta} is not reached even with sigma {tried}")]

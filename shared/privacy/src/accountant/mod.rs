@@ -12,12 +12,15 @@ pub mod calibrate;
 pub mod compose;
 mod error;
 pub mod filter;
+mod fits;
+mod normal;
 pub mod pld;
 pub mod rdp;
 
 pub use calibrate::{Calibrated, Calibration};
 pub use compose::{Account, Composition};
-pub use error::{AccountError, Fits};
+pub use error::AccountError;
 pub use filter::{Filter, Odometer};
+pub use fits::Fits;
 pub use pld::{Adjacency, Estimate, Pld};
 pub use rdp::RdpCurve;
