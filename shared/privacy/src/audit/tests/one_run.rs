@@ -1,7 +1,7 @@
 use super::super::{AuditError, OneRun, epsilon_lower_bound, p_value};
 use crate::{Delta, Epsilon, dpsgd::NoiseStream};
 
-const REFERENCE: &str = include_str!("../../../tests/audit_one_run.csv");
+const REFERENCE: &str = include_str!("../../../tests/data/audit_one_run.csv");
 
 #[test]
 fn bounds_and_p_values_agree_with_the_reference() {

@@ -20,11 +20,11 @@ fn rows() -> Vec<Row> {
 fn the_form_on_disk_does_not_change() {
     let rows = rows();
     let bodies: Vec<&str> = rows.iter().map(|row| row.body.as_str()).collect();
-    assert_eq!(bodies, include_str!("../../../tests/ledger_entries.jsonl").lines().collect::<Vec<_>>());
+    assert_eq!(bodies, include_str!("../../../tests/data/ledger_entries.jsonl").lines().collect::<Vec<_>>());
     // Computed from that file by another program: SHA-256 over "sheaf-ledger-1\n", the hash before and the line.
     let head = verify(&rows).unwrap();
     assert_eq!(head.counter, 7);
-    assert_eq!(head.hash.to_string(), include_str!("../../../tests/ledger_head.txt").trim());
+    assert_eq!(head.hash.to_string(), include_str!("../../../tests/data/ledger_head.txt").trim());
     assert_eq!(verify(&[]).unwrap(), Head::EMPTY);
 }
 
