@@ -3,6 +3,8 @@
 //! The process is this program again. In place of drawing noise it writes a line to a file, which a kill does not take away:
 //! that file is the truth.
 
+#![expect(clippy::unwrap_used, reason = "a test, though without the harness that the lint knows")]
+
 use std::{
     env,
     fs::{self, OpenOptions},

@@ -126,8 +126,17 @@ impl ClippedSum {
         self.dropped
     }
 
-    /// The sum, rounded to f32, ready for [`super::privatise`].
-    pub fn into_f32(self) -> Vec<Vec<f32>> {
-        self.sum.into_iter().map(|tensor| tensor.into_iter().map(|v| v as f32).collect()).collect()
+    /// The clipping norm.
+    pub fn clip(&self) -> Clip {
+        self.clip
+    }
+
+    /// The sum by tensor, without noise. Private: for [`crate::audit::StepResiduals`].
+    pub fn exact(&self) -> &[Vec<f64>] {
+        &self.sum
+    }
+
+    pub(super) fn into_exact(self) -> Vec<Vec<f64>> {
+        self.sum
     }
 }

@@ -44,7 +44,9 @@ pub enum DpError {
         found: usize,
     },
     /// A sum that was not clipped, or overflowed.
-    #[error("the sum to be noised is not finite: leave out units whose gradient is not, before summing")]
+    #[error(
+        "a sum of clipped gradients is not finite: leave out units whose gradient is not, before summing"
+    )]
     NotFinite,
     /// No entropy.
     #[error("the operating system gives no random numbers: {0}")]

@@ -1,10 +1,10 @@
 //! DP-SGD and DP-Adam, apart from any model: who is in a step, how much each may move the sum, and the noise.
 //!
 //! ```text
-//! token ──► PoissonSampler::draw ──► gradients ──► ClippedSum ──► privatise(token) ──► any optimiser
+//! token ──► PoissonSampler::draw ──► gradients ──► ClippedSum::add ──► privatise(token) ──► any optimiser
 //! ```
 //!
-//! **Claim.** What [`privatise`] returns for all steps of a reservation is (epsilon, delta)-DP as the ledger's
+//! **Claim.** What [`ClippedSum::privatise`] returns for all steps of a reservation is (epsilon, delta)-DP as the ledger's
 //! `Event::PoissonGaussian { rate, sigma, steps }` says, add/remove of one privacy unit. What an optimiser makes of it
 //! (momentum, Adam's moments, learning rates) is post-processing.
 //!
@@ -32,7 +32,7 @@ pub use clip::{Clip, ClippedSum, MOST_UNITS_IN_F32};
 pub use error::DpError;
 pub use noise::NoiseStream;
 pub use sampler::{PoissonSampler, Units};
-pub use step::{Privatised, StepScale, privatise};
+pub use step::{Privatised, PublicUnits};
 
 #[cfg(test)]
 mod tests;

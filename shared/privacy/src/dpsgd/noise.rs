@@ -38,16 +38,16 @@ impl NoiseStream {
         &mut self.0
     }
 
-    /// Adds Gaussian noise of this standard deviation to every number: in f64, rounded once.
+    /// Adds Gaussian noise of this standard deviation to every number.
     ///
     /// **Claim.** Independent N(0, std^2) to the resolution of f64 (52 random bits a number).
     /// **Why it holds.** The ziggurat is a rejection method whose boxes and tail are exact up to rounding.
     /// **Source.** Marsaglia and Tsang 2000; Doornik 2005; crate rand_distr.
     /// **Test.** Chi-square on 64 equally likely cells, tails and variance: `dpsgd/tests.rs`.
-    pub(super) fn add_gaussian(&mut self, values: &mut [f32], std: f64) {
+    pub(super) fn add_gaussian(&mut self, values: &mut [f64], std: f64) {
         for value in values {
             let z: f64 = StandardNormal.sample(&mut self.0);
-            *value = (f64::from(*value) + std * z) as f32;
+            *value += std * z;
         }
     }
 }

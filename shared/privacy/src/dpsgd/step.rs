@@ -1,73 +1,67 @@
 use std::num::NonZeroU64;
 
-use super::{Clip, DpError, NoiseStream};
+use super::{ClippedSum, DpError, NoiseStream};
 use crate::{Event, ledger::StepToken};
 
-/// What a step's noise and divisor are computed from, besides the token: constants of the plan.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepScale {
-    clip: Clip,
-    public_units: NonZeroU64,
-}
+/// A constant of the plan, about as large as a site's number of units, which itself is private: what sums are divided by,
+/// times the rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublicUnits(NonZeroU64);
 
-impl StepScale {
-    /// `public_units` is a declared constant about as large as the site's number of units, which itself is private.
+impl PublicUnits {
+    /// Takes a number of 1 or more.
     ///
     /// # Errors
     /// [`DpError::NoUnits`].
-    pub fn new(clip: Clip, public_units: u64) -> Result<Self, DpError> {
-        Ok(Self { clip, public_units: NonZeroU64::new(public_units).ok_or(DpError::NoUnits)? })
-    }
-
-    /// The clipping norm.
-    pub fn clip(&self) -> Clip {
-        self.clip
+    pub fn new(units: u64) -> Result<Self, DpError> {
+        NonZeroU64::new(units).map(Self).ok_or(DpError::NoUnits)
     }
 }
 
-/// What was done to a sum. All of it is public.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A step's noised mean gradient. All of it may be seen.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Privatised {
-    /// Standard deviation of the noise on the mean gradient: sigma C / (rate public_units). Adam's second moment is too large
-    /// by its square (Tang and Lécuyer 2023, arXiv 2304.11208), and may be corrected by it.
+    /// By tensor, in the order of the sum.
+    pub mean: Vec<Vec<f32>>,
+    /// What the noised sum was divided by: rate times public units.
+    pub expected_batch: f64,
+    /// Standard deviation of the noise on the mean: sigma C / expected batch. Adam's second moment is too large by its square
+    /// (Tang and Lécuyer 2023, arXiv 2304.11208), and may be corrected by it.
     pub noise_std: f64,
 }
 
-/// Turns the sum of a logical batch's clipped gradients into the noised mean gradient, in place. Called once a logical batch,
-/// also for an empty one, after all its pieces were summed. Claim and reasons: [the module](super).
-///
-/// `sum` is the clipped sum by tensor, in any order. After an error it may not be used.
-///
-/// Without the ledger's token there is no noise:
-///
-/// ```compile_fail,E0061
-/// # use sheaf_privacy::dpsgd::*;
-/// fn unaccounted(sum: &mut [&mut [f32]], step: &StepScale, noise: &mut NoiseStream) {
-///     privatise(sum, step, noise).unwrap();
-/// }
-/// ```
-///
-/// # Errors
-/// [`DpError::OtherMechanism`] for a token that does not pay for DP-SGD, [`DpError::NotFinite`]. The step stays charged.
-pub fn privatise(
-    sum: &mut [&mut [f32]],
-    step: &StepScale,
-    token: StepToken,
-    noise: &mut NoiseStream,
-) -> Result<Privatised, DpError> {
-    let Event::PoissonGaussian { rate, sigma, .. } = token.event() else {
-        return Err(DpError::OtherMechanism(token.event()));
-    };
-    if sum.iter().flat_map(|tensor| tensor.iter()).any(|value| !value.is_finite()) {
-        return Err(DpError::NotFinite);
+impl ClippedSum {
+    /// Noises the sum of a logical batch and divides it by the expected batch. Called once a logical batch, also for an empty
+    /// one, after all its pieces were added. Claim and reasons: [the module](super). The clipping norm is the sum's own, rate
+    /// and sigma are the token's.
+    ///
+    /// Without the ledger's token there is no noise:
+    ///
+    /// ```compile_fail,E0061
+    /// # use sheaf_privacy::dpsgd::*;
+    /// fn unaccounted(sum: ClippedSum, units: PublicUnits, noise: &mut NoiseStream) {
+    ///     sum.privatise(units, noise).unwrap();
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`DpError::OtherMechanism`] for a token that does not pay for DP-SGD. The step stays charged.
+    pub fn privatise(
+        self,
+        units: PublicUnits,
+        token: StepToken,
+        noise: &mut NoiseStream,
+    ) -> Result<Privatised, DpError> {
+        let Event::PoissonGaussian { rate, sigma, .. } = token.event() else {
+            return Err(DpError::OtherMechanism(token.event()));
+        };
+        let std = sigma.get() * self.clip().norm();
+        let expected_batch = rate.get() * units.0.get() as f64;
+        let mut sum = self.into_exact();
+        let mean = sum.iter_mut().map(|tensor| {
+            noise.add_gaussian(tensor, std);
+            tensor.iter().map(|value| (value / expected_batch) as f32).collect()
+        });
+        Ok(Privatised { mean: mean.collect(), expected_batch, noise_std: std / expected_batch })
     }
-    let std = sigma.get() * step.clip.norm();
-    let expected_batch = rate.get() * step.public_units.get() as f64;
-    for tensor in sum {
-        noise.add_gaussian(tensor, std);
-        for value in tensor.iter_mut() {
-            *value = (f64::from(*value) / expected_batch) as f32;
-        }
-    }
-    Ok(Privatised { noise_std: std / expected_batch })
 }

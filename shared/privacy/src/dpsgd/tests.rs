@@ -1,8 +1,6 @@
 use proptest::prelude::*;
 
-use super::{
-    Clip, ClippedSum, DpError, MOST_UNITS_IN_F32, NoiseStream, PoissonSampler, StepScale, Units, privatise,
-};
+use super::{Clip, ClippedSum, DpError, MOST_UNITS_IN_F32, NoiseStream, PoissonSampler, PublicUnits, Units};
 use crate::{
     Epsilon, Event, Rate, Sigma,
     audit::chi_square_tails,
@@ -20,8 +18,12 @@ fn clip(norm: f64) -> Clip {
     Clip::new(norm).unwrap()
 }
 
-fn norm<'a>(tensors: impl IntoIterator<Item = &'a Vec<f32>>) -> f64 {
-    tensors.into_iter().flatten().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+fn norm(tensors: &[Vec<f64>]) -> f64 {
+    tensors.iter().flatten().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+fn units(number: u64) -> PublicUnits {
+    PublicUnits::new(number).unwrap()
 }
 
 #[test]
@@ -80,14 +82,13 @@ fn two_samplers_of_the_system_differ() {
 fn norms_are_over_all_tensors() {
     let mut sum = ClippedSum::new(&[1, 2], clip(2.0));
     sum.add(&[&[3.0], &[0.0, 4.0]]).unwrap();
-    let sum = sum.into_f32();
     let applied = 2.0 * (1.0 - 1.0 / 1024.0);
-    assert!((norm(&sum) - applied).abs() < 1e-6);
-    assert!((f64::from(sum[0][0]) - applied * 0.6).abs() < 1e-6);
+    assert!((norm(sum.exact()) - applied).abs() < 1e-12);
+    assert!((sum.exact()[0][0] - applied * 0.6).abs() < 1e-12);
     // Short gradients stay as they are.
     let mut sum = ClippedSum::new(&[1, 2], clip(6.0));
     sum.add(&[&[3.0], &[0.0, 4.0]]).unwrap();
-    assert_eq!(sum.into_f32(), [vec![3.0], vec![0.0, 4.0]]);
+    assert_eq!(sum.exact(), [vec![3.0], vec![0.0, 4.0]]);
 }
 
 #[test]
@@ -95,13 +96,13 @@ fn losses_of_a_unit_are_averaged_before_the_clip() {
     let mut sum = ClippedSum::new(&[2], clip(1.0));
     let (first, second): (&[&[f32]], &[&[f32]]) = (&[&[100.0, 0.5]], &[&[-100.0, 0.5]]);
     sum.add_mean(&[first, second]).unwrap();
-    assert_eq!(sum.into_f32(), [vec![0.0, 0.5]]);
+    assert_eq!(sum.exact(), [vec![0.0, 0.5]]);
     // Many losses of one unit weigh no more than one.
     let mut sum = ClippedSum::new(&[2], clip(1.0));
     let long: &[&[f32]] = &[&[30.0, 40.0]];
     sum.add_mean(&[long; 50]).unwrap();
     sum.add_mean(&[]).unwrap();
-    assert!(norm(&sum.into_f32()) <= 1.0);
+    assert!(norm(sum.exact()) <= 1.0);
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn a_gradient_that_is_not_finite_counts_as_zero() {
         sum.add(&[&[bad, 0.1]]).unwrap();
     }
     assert_eq!(sum.dropped(), 3);
-    assert_eq!(sum.into_f32(), [vec![0.25, 0.5]]);
+    assert_eq!(sum.exact(), [vec![0.25, 0.5]]);
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn huge_gradients_are_clipped_and_not_dropped() {
     let mut sum = ClippedSum::new(&[2], clip(1.0));
     sum.add(&[&[f32::MAX, f32::MAX]]).unwrap();
     assert_eq!(sum.dropped(), 0);
-    assert!((norm(&sum.into_f32()) - (1.0 - 1.0 / 1024.0)).abs() < 1e-6);
+    assert!((norm(sum.exact()) - (1.0 - 1.0 / 1024.0)).abs() < 1e-6);
 }
 
 #[test]
@@ -135,7 +136,7 @@ fn other_shapes_are_refused() {
     let refused = DpError::TooManyUnits { most: MOST_UNITS_IN_F32, found: many };
     assert_eq!(sum.add_clipped(&[&[1.0, 2.0], &[1.0]], many), Err(refused));
     sum.add_clipped(&[&[1.0, 2.0], &[3.0]], 64).unwrap();
-    assert_eq!(sum.into_f32(), [vec![1.0, 2.0], vec![3.0]]);
+    assert_eq!(sum.exact(), [vec![1.0, 2.0], vec![3.0]]);
     assert!(Clip::new(0.0).is_err() && Clip::new(f64::INFINITY).is_err() && Clip::new(-1.0).is_err());
 }
 
@@ -152,11 +153,11 @@ proptest! {
             for gradient in others.iter().chain(unit) {
                 sum.add(&[&gradient[..3], &gradient[3..]]).unwrap();
             }
-            sum.into_f32()
+            sum.into_exact()
         };
         let (with, without) = (sum(Some(&unit)), sum(None));
         let moved = with.iter().flatten().zip(without.iter().flatten());
-        let moved = moved.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt();
+        let moved = moved.map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
         prop_assert!(moved <= c, "moved by {moved}, C = {c}");
     }
 }
@@ -164,12 +165,12 @@ proptest! {
 #[test]
 fn noise_is_normal() {
     let mut noise = NoiseStream::simulated(2);
-    let mut values = vec![0.0_f32; 640_000];
+    let mut values = vec![0.0_f64; 640_000];
     noise.add_gaussian(&mut values, 2.5);
     let mut cells = [0.0; 64];
     let mut far = 0.0;
     for value in &values {
-        let z = f64::from(*value) / 2.5;
+        let z = value / 2.5;
         let below = 0.5 * libm::erfc(-z / std::f64::consts::SQRT_2);
         cells[((64.0 * below) as usize).min(63)] += 1.0;
         far += if z.abs() > 3.890_591_886_413_1 { 1.0 } else { 0.0 };
@@ -183,11 +184,12 @@ fn noise_is_normal() {
 #[test]
 fn a_step_adds_sigma_c_once_and_divides_by_the_expected_batch() {
     let mut noise = NoiseStream::simulated(3);
-    let step = StepScale::new(clip(0.5), 1000).unwrap();
-    let (mut a, mut b) = (vec![0.0_f32; 60_000], vec![7.0_f32; 40_000]);
-    let done = privatise(&mut [&mut a, &mut b], &step, step_token(0.02, 1.5), &mut noise).unwrap();
+    let mut sum = ClippedSum::new(&[60_000, 40_000], clip(0.5));
+    sum.add_clipped(&[&vec![0.0; 60_000], &vec![7.0; 40_000]], 1).unwrap();
+    let done = sum.privatise(units(1000), step_token(0.02, 1.5), &mut noise).unwrap();
     let std = 1.5 * 0.5 / 20.0;
-    assert!((done.noise_std - std).abs() < 1e-15);
+    assert!((done.noise_std - std).abs() < 1e-15 && (done.expected_batch - 20.0).abs() < 1e-12);
+    let (a, b) = (&done.mean[0], &done.mean[1]);
     let residuals = a.iter().map(|v| f64::from(*v)).chain(b.iter().map(|v| f64::from(*v) - 7.0 / 20.0));
     let (lower, upper) = chi_square_tails(residuals.map(|r| (r / std).powi(2)).sum(), 100_000);
     assert!(lower.min(upper) > FALSE_ALARM, "{lower:e}, {upper:e}");
@@ -199,23 +201,20 @@ fn a_step_adds_sigma_c_once_and_divides_by_the_expected_batch() {
 #[test]
 fn an_empty_batch_is_noised_and_no_noise_is_used_twice() {
     let mut noise = NoiseStream::new().unwrap();
-    let step = StepScale::new(clip(1.0), 100).unwrap();
-    let (mut first, mut second) = (ClippedSum::new(&[64], step.clip()).into_f32(), vec![0.0; 64]);
-    privatise(&mut [&mut first[0]], &step, step_token(0.1, 1.0), &mut noise).unwrap();
-    privatise(&mut [&mut second], &step, step_token(0.1, 1.0), &mut noise).unwrap();
-    assert!(first[0].iter().all(|v| *v != 0.0));
-    assert!(first[0].iter().zip(&second).all(|(a, b)| a != b));
+    let mut step = || {
+        let sum = ClippedSum::new(&[64], clip(1.0));
+        sum.privatise(units(100), step_token(0.1, 1.0), &mut noise).unwrap().mean.remove(0)
+    };
+    let (first, second) = (step(), step());
+    assert!(first.iter().all(|v| *v != 0.0));
+    assert!(first.iter().zip(&second).all(|(a, b)| a != b));
 }
 
 #[test]
-fn what_was_not_clipped_or_not_charged_is_refused() {
+fn what_was_not_charged_as_training_is_refused() {
     let mut noise = NoiseStream::simulated(4);
-    let step = StepScale::new(clip(1.0), 100).unwrap();
-    let mut sum = vec![1.0, f32::NAN];
-    let refused = privatise(&mut [&mut sum], &step, step_token(0.1, 1.0), &mut noise);
-    assert_eq!(refused, Err(DpError::NotFinite));
     let other = token(Event::Gaussian { sigma: Sigma::new(1.0).unwrap(), count: 1 });
-    let refused = privatise(&mut [&mut [1.0]], &step, other, &mut noise);
+    let refused = ClippedSum::new(&[1], clip(1.0)).privatise(units(100), other, &mut noise);
     assert!(matches!(refused, Err(DpError::OtherMechanism(_))));
-    assert_eq!(StepScale::new(clip(1.0), 0), Err(DpError::NoUnits));
+    assert_eq!(PublicUnits::new(0), Err(DpError::NoUnits));
 }

@@ -24,9 +24,9 @@ use crate::Event;
 ///
 /// ```compile_fail,E0382
 /// # use sheaf_privacy::{dpsgd::*, ledger::StepToken};
-/// fn twice(sum: &mut [&mut [f32]], step: &StepScale, token: StepToken, noise: &mut NoiseStream) {
-///     privatise(sum, step, token, noise).unwrap();
-///     privatise(sum, step, token, noise).unwrap();
+/// fn twice(a: ClippedSum, b: ClippedSum, units: PublicUnits, token: StepToken, noise: &mut NoiseStream) {
+///     a.privatise(units, token, noise).unwrap();
+///     b.privatise(units, token, noise).unwrap();
 /// }
 /// ```
 ///
@@ -34,8 +34,8 @@ use crate::Event;
 ///
 /// ```
 /// # use sheaf_privacy::{dpsgd::*, ledger::StepToken};
-/// fn once(sum: &mut [&mut [f32]], step: &StepScale, token: StepToken, noise: &mut NoiseStream) {
-///     privatise(sum, step, token, noise).unwrap();
+/// fn once(sum: ClippedSum, units: PublicUnits, token: StepToken, noise: &mut NoiseStream) {
+///     sum.privatise(units, token, noise).unwrap();
 /// }
 /// ```
 #[derive(Debug, PartialEq)]

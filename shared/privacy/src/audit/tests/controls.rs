@@ -6,7 +6,7 @@ use super::super::{NoiseCheck, OneRun, OneRunResult, StepResiduals};
 use crate::{
     Delta, Epsilon, Event, Rate, Sigma,
     accountant::Composition,
-    dpsgd::{Clip, ClippedSum, NoiseStream, PoissonSampler, StepScale, Units, privatise},
+    dpsgd::{Clip, ClippedSum, NoiseStream, PoissonSampler, PublicUnits, Units},
     ledger::{StepToken, tests::token},
 };
 
@@ -61,28 +61,39 @@ fn gradient(unit: usize) -> Vec<f32> {
     gradient
 }
 
-fn sum_of(batch: &[usize], clip: Clip) -> Vec<f32> {
+fn sum_of(batch: &[usize], clip: Clip) -> ClippedSum {
     let mut sum = ClippedSum::new(&[CANARIES + ELSEWHERE], clip);
     for unit in batch {
         sum.add(&[&gradient(*unit)]).unwrap();
     }
-    sum.into_f32().remove(0)
+    sum
 }
 
-/// What a training releases in place of the exact clipped sum.
-fn summed(training: Training, batch: &[usize], clip: Clip) -> Vec<f32> {
-    let endless = Clip::new(1e9).unwrap();
+/// The sum that a training with a fault releases in place of the exact clipped one, before noise.
+fn faulty(training: Training, batch: &[usize]) -> Vec<f64> {
+    let exact = sum_of(batch, Clip::new(1e9).unwrap()).exact()[0].clone();
+    if training != Training::ClipPerBatch {
+        return exact;
+    }
+    let norm = exact.iter().map(|v| v * v).sum::<f64>().sqrt() / batch.len().max(1) as f64;
+    exact.iter().map(|v| v / norm.max(1.0)).collect()
+}
+
+/// One step: what is released, by this crate's own code but for the fault.
+fn release(training: Training, batch: &[usize], token: StepToken, noise: &mut NoiseStream) -> Vec<f64> {
+    let clip = Clip::new(1.0).unwrap();
+    let sum = match training {
+        Training::NoNoise => return sum_of(batch, clip).exact()[0].clone(),
+        Training::NoClip | Training::ClipPerBatch => ClippedSum::new(&[CANARIES + ELSEWHERE], clip),
+        Training::Honest | Training::TenthOfSigma | Training::NoiseReused => sum_of(batch, clip),
+    };
+    let done = sum.privatise(PublicUnits::new(700).unwrap(), token, noise).unwrap();
+    let released = done.mean[0].iter().map(|v| f64::from(*v) * done.expected_batch);
     match training {
-        Training::NoClip => sum_of(batch, endless),
-        Training::ClipPerBatch => {
-            let mut sum = sum_of(batch, endless);
-            let norm = sum.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-            let mean_norm = norm / batch.len().max(1) as f64;
-            let factor = clip.norm() / mean_norm.max(clip.norm());
-            sum.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
-            sum
+        Training::NoClip | Training::ClipPerBatch => {
+            released.zip(faulty(training, batch)).map(|(noise, sum)| noise + sum).collect()
         }
-        _ => sum_of(batch, clip),
+        _ => released.collect(),
     }
 }
 
@@ -90,14 +101,12 @@ fn train(training: Training, seed: u64) -> Found {
     let mut coins = NoiseStream::simulated(3 * seed);
     let mut sampler = PoissonSampler::simulated(3 * seed + 1);
     let mut noise = NoiseStream::simulated(3 * seed + 2);
-    let canaries =
-        OneRun::new(CANARIES as u64, GUESSES, Delta::new(DELTA).unwrap()).unwrap().flip(&mut coins);
+    let audit = OneRun::new(CANARIES as u64, GUESSES, Delta::new(DELTA).unwrap()).unwrap();
+    let canaries = audit.flip(&mut coins);
     let present: Vec<usize> = (0..CANARIES + ORDINARY)
         .filter(|unit| canaries.included().get(*unit).copied().unwrap_or(true))
         .collect();
     let clip = Clip::new(1.0).unwrap();
-    let step = StepScale::new(clip, 700).unwrap();
-    let expected_batch = RATE * 700.0;
     let mut residuals = StepResiduals::new(CANARIES + ELSEWHERE, Sigma::new(SIGMA).unwrap(), clip);
     let mut scores = vec![0.0; CANARIES];
     for _ in 0..STEPS {
@@ -105,17 +114,11 @@ fn train(training: Training, seed: u64) -> Found {
         let token = step_token(sigma);
         let drawn = sampler.draw(&Units::each_row(present.len()), &token).unwrap();
         let batch: Vec<usize> = drawn.into_iter().map(|unit| present[unit]).collect();
-        let mut sum = summed(training, &batch, clip);
         if training == Training::NoiseReused {
             noise = NoiseStream::simulated(3 * seed + 2);
         }
-        if training != Training::NoNoise {
-            privatise(&mut [&mut sum], &step, token, &mut noise).unwrap();
-            sum.iter_mut().for_each(|v| *v = (f64::from(*v) * expected_batch) as f32);
-        }
-        let released: Vec<f64> = sum.iter().map(|v| f64::from(*v)).collect();
-        let exact: Vec<f64> = sum_of(&batch, clip).iter().map(|v| f64::from(*v)).collect();
-        residuals.add(&released, &exact);
+        let released = release(training, &batch, token, &mut noise);
+        residuals.add(&released, &sum_of(&batch, clip).exact()[0]);
         scores.iter_mut().zip(&released).for_each(|(score, value)| *score += value);
     }
     let audit = canaries.judge(&scores).unwrap();
