@@ -9,6 +9,7 @@ mod lm;
 mod output;
 mod plan;
 mod predict;
+mod privacy;
 mod reference;
 mod run;
 mod serve;
@@ -76,6 +77,9 @@ enum Command {
     /// Plans: check one before anybody runs it.
     #[command(subcommand)]
     Plan(plan::Command),
+    /// Differential privacy before a run: what noise costs, what noise an epsilon asks for.
+    #[command(subcommand)]
+    Privacy(privacy::Command),
     /// Apply a published model to records.
     #[command(
         after_help = "Example:\n  sheaf predict --model runs/heart-disease-x --data new-patients.csv > predictions.csv"
@@ -117,6 +121,7 @@ fn main() -> ExitCode {
         Command::Data(command) => data::run(&cli, command),
         Command::Lm(command) => lm::run(&cli, command),
         Command::Plan(command) => plan::run(&cli, command),
+        Command::Privacy(command) => privacy::run(&cli, command),
         Command::Predict(args) => predict::run(&cli, args),
         Command::Import(args) => import::run(&cli, args),
         Command::Info => client::info(&cli),

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A filter's orders as shares of the best order of the Gaussian mechanism; subsampled events prefer lower ones.
-const SHARES: [f64; 3] = [1.0, 0.7, 0.5];
+const SHARES: [f64; 3] = [1.0, 0.6, 0.4];
 /// An odometer's orders: it has no cap to choose them by.
 const ODOMETER: [f64; 15] =
     [1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 63.0, 128.0, 256.0, 1024.0];

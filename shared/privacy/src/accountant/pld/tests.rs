@@ -226,7 +226,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(10))]
 
     #[test]
     fn estimates_are_ordered_and_grow(events in proptest::collection::vec(any_event(), 1..4), more in any_event()) {

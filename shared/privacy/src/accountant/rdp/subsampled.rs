@@ -36,8 +36,8 @@ fn whole(q: f64, sigma: f64, order: f64) -> f64 {
 }
 
 /// The two binomial series that meet at `z0`, where both parts of the mixture are equally likely: left of it the powers
-/// of `q e^(..)` are expanded, right of it those of `1 - q`. Terms alternate once k passes the order, so a series whose
-/// terms fall is off by less than its next one.
+/// of `q e^(..)` are expanded, right of it those of `1 - q`. Terms alternate and fall once k passes the order, so a sum that
+/// ends with a positive one is not below the limit, and off by less than the next.
 fn fractional(q: f64, sigma: f64, order: f64) -> f64 {
     let spread = 2.0 * sigma * sigma;
     let z0 = sigma * sigma * ((-q).ln_1p() - q.ln()) + 0.5;
@@ -55,7 +55,7 @@ fn fractional(q: f64, sigma: f64, order: f64) -> f64 {
         let right = term(k, rest, z0 - rest);
         let log = log_binomial + log_add(left, right);
         sum.add(log, positive);
-        if k > order && sum.ends_with(log) {
+        if k > order && positive && sum.ends_with(log) {
             return sum.log();
         }
         log_binomial += rest.abs().ln() - (k + 1.0).ln();

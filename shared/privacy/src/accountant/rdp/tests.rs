@@ -25,7 +25,7 @@ fn fractional_orders_match_the_integral() {
         let got = divergence(&dp_sgd(q, sigma, 1), order);
         // The logarithm of a number next to 1 keeps absolute accuracy only.
         assert!(
-            (got - expected).abs() <= 1e-11 * expected + 1e-14,
+            (got - expected).abs() <= 1e-11 * expected + 1e-13,
             "{q} {sigma} {order}: {got:e} {expected:e}"
         );
     }
@@ -83,6 +83,8 @@ fn nothing_released_costs_nothing() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn divergence_grows_with_rate_and_order_and_falls_with_noise(
         q in 1e-5..0.9_f64, sigma in 0.4..8.0_f64, index in 0_usize..150,

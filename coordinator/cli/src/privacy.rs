@@ -1,0 +1,123 @@
+//! `sheaf privacy`: what noised training costs, and what noise an epsilon asks for, before anybody runs anything.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::json;
+use sheaf_agent::say;
+use sheaf_coordinator::error::Error;
+use sheaf_privacy::{
+    Delta, Epsilon, Event, Rate, Sigma,
+    accountant::{Account, AccountError, Calibration, Composition, calibrate::check_delta},
+};
+
+use crate::{Cli, output};
+
+const EPSILON_EXAMPLES: &str = "Examples:
+  sheaf privacy epsilon --q 0.064 --sigma 1.0 --steps 78 --delta 2e-4
+      500 records, batches of 32 on average, 5 epochs
+  sheaf privacy epsilon --q 1 --sigma 20 --steps 10 --delta 1e-5 --json
+      ten noised sums over all records";
+
+const SIGMA_EXAMPLES: &str = "Examples:
+  sheaf privacy sigma --epsilon 4 --delta 2e-4 --q 0.064 --steps 78
+  sheaf privacy sigma --epsilon 1 --delta 1e-6 --q 0.01 --steps 1000 --records 50000 --json
+      refuses a delta of 1/50000 or more";
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Epsilon of training with noise (DP-SGD), by every accountant.
+    #[command(after_help = EPSILON_EXAMPLES)]
+    Epsilon(EpsilonArgs),
+    /// The least noise that keeps an epsilon.
+    #[command(after_help = SIGMA_EXAMPLES)]
+    Sigma(SigmaArgs),
+}
+
+/// How the noised steps go.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Sampling {
+    /// Probability with which each record is in a step's batch: expected batch / records. 1 for sums over all records.
+    #[arg(long, value_name = "RATE")]
+    q: Rate,
+    /// Noised steps (epochs / q), or releases.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    /// Probability with which epsilon may fail; a tenth of 1 / records or less.
+    #[arg(long)]
+    delta: Delta,
+    /// Records (patients, customers) in the data set, a public bound: refuses a delta of 1 / records or more.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    records: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EpsilonArgs {
+    #[command(flatten)]
+    sampling: Sampling,
+    /// Noise multiplier: standard deviation of the noise / clipping norm.
+    #[arg(long)]
+    sigma: Sigma,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SigmaArgs {
+    #[command(flatten)]
+    sampling: Sampling,
+    /// The epsilon not to pass (PLD, one record added or removed).
+    #[arg(long)]
+    epsilon: Epsilon,
+}
+
+pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Epsilon(args) => epsilon(cli, args),
+        Command::Sigma(args) => sigma(cli, args),
+    }
+}
+
+fn epsilon(cli: &Cli, args: &EpsilonArgs) -> Result<ExitCode> {
+    let Sampling { q, steps, delta, records } = args.sampling;
+    if let Some(records) = records {
+        check_delta(delta, records).map_err(unusable)?;
+    }
+    let event = Event::PoissonGaussian { rate: q, sigma: args.sigma, steps };
+    let account = Composition::from_iter([event]).account(delta).map_err(unusable)?;
+    show(cli, &args.sampling, args.sigma, &account)
+}
+
+fn sigma(cli: &Cli, args: &SigmaArgs) -> Result<ExitCode> {
+    let Sampling { q, steps, delta, records } = args.sampling;
+    let asked = Calibration { epsilon: args.epsilon, delta, rate: q, steps, records };
+    let found = asked.solve().map_err(unusable)?;
+    show(cli, &args.sampling, found.sigma, &found.account)
+}
+
+fn show(cli: &Cli, sampling: &Sampling, sigma: Sigma, account: &Account) -> Result<ExitCode> {
+    if cli.json {
+        output::json(&json!({
+            "q": sampling.q, "sigma": sigma, "steps": sampling.steps, "delta": account.delta,
+            "epsilon_rdp": account.epsilon_rdp, "epsilon_pld": account.epsilon_pld,
+            "epsilon_pld_lower": account.epsilon_pld_lower, "epsilon_replace_one": account.epsilon_replace_one,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say!("q {}, sigma {sigma}, {} steps, delta {}", sampling.q, sampling.steps, account.delta);
+    let mut table = output::table(&["epsilon", "neighbours differ by", "accountant"], &[0]);
+    for (epsilon, neighbours, accountant) in [
+        (account.epsilon_pld, "one record more or fewer", "PLD, from above: what is spent"),
+        (account.epsilon_pld_lower, "one record more or fewer", "PLD, from below"),
+        (account.epsilon_rdp, "one record more or fewer", "RDP"),
+        (account.epsilon_replace_one, "one record exchanged", "PLD, from above"),
+    ] {
+        table.add_row([format!("{epsilon:.4}"), neighbours.to_owned(), accountant.to_owned()]);
+    }
+    say!("{table}");
+    say!("\"One record\" is the unit that is clipped: a row, or all rows of one person.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the accountant refuses is what was asked for: exit code 3.
+fn unusable(error: AccountError) -> Error {
+    Error::invalid(error.to_string())
+}
