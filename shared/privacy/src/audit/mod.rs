@@ -2,7 +2,7 @@
 //!
 //! | check | needs | sees |
 //! |---|---|---|
-//! | [`NoiseCheck`] | the exact clipped sums beside the released ones | wrong or repeated noise, wrong clipping: to 0.1 % of sigma with 1e6 numbers |
+//! | [`NoiseCheck`] | the exact clipped sums beside the released ones | wrong or repeated noise, wrong clipping: 0.5 % of sigma with 1e6 numbers |
 //! | [`OneRun`] | canaries in the training, scores after | whatever lets canaries be told apart, through all of the training; weak |
 //!
 //! Both read what is private and stay at the site; of an audit only its bound is reported, and canaries are made up.
