@@ -2,6 +2,8 @@
 #   docker build --target coordinator -t sheaf .
 #   docker build --target agent -t sheaf-agent .
 FROM rust:1.95-slim-bookworm AS build
+# For the OpenSSL that opendp builds in, as its source of random numbers.
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends make perl && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # The toolchain is the image's own: rust-toolchain.toml stays outside the context, since it would fetch another.

@@ -1,6 +1,8 @@
 //! The accountants beside public ones: `data/dp_reference.csv` (Opacus 1.5 and Google's dp-accounting; add/remove, Poisson
 //! sampling), and the closed form of the plain Gaussian.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which the lint's own exception does not see")]
+
 use std::sync::LazyLock;
 
 use sheaf_privacy::{

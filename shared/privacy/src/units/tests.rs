@@ -22,7 +22,7 @@ fn json_is_a_plain_number_and_is_checked() {
 #[test]
 fn text_is_parsed_and_shown() {
     assert_eq!("2e-4".parse::<Delta>().unwrap().get(), 2e-4);
-    assert_eq!(format!("{:.2}", Epsilon::new(3.14159).unwrap()), "3.14");
+    assert_eq!(format!("{:.2}", Epsilon::new(2.7499).unwrap()), "2.75");
     let error = "four".parse::<Epsilon>().unwrap_err();
     assert_eq!(error.value, "four");
 }

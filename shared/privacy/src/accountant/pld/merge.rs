@@ -4,7 +4,9 @@
 //! `Cells::upper_shares`). A share `left[i]` of the whole cell is merged into the lower point, the rest into the upper
 //! one. What the part from the cell above has in excess must pay for what the part from below lacks:
 //!
-//!     left[i] up[i] >= e^step (1 - left[i-1]) down[i-1]
+//! ```text
+//! left[i] up[i] >= e^step (1 - left[i-1]) down[i-1]
+//! ```
 //!
 //! Where this holds with equality nothing is lost but the second order; slack is loss given away. Either end of the
 //! cells fixes a solution by recursion. It forgets where it started while masses grow in its direction, and amplifies

@@ -1,0 +1,3 @@
+mod controls;
+mod one_run;
+mod tails;
