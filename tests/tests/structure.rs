@@ -7,12 +7,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sheaf-analytic", &[]),
     ("sheaf-data", &[]),
     ("sheaf-models", &[]),
+    ("sheaf-privacy", &[]),
     ("sheaf-proto", &["sheaf-analytic", "sheaf-data"]),
     // The sums of its bench and of one test; the protocol itself needs nothing.
     ("sheaf-secagg", &["sheaf-analytic"]),
     ("sheaf-transport", &["sheaf-proto"]),
-    ("sheaf-coordinator", &["sheaf-analytic", "sheaf-data", "sheaf-proto", "sheaf-secagg", "sheaf-transport"]),
-    ("sheaf-agent", &["sheaf-analytic", "sheaf-data", "sheaf-models", "sheaf-proto", "sheaf-secagg", "sheaf-transport"]),
+    (
+        "sheaf-coordinator",
+        &["sheaf-analytic", "sheaf-data", "sheaf-privacy", "sheaf-proto", "sheaf-secagg", "sheaf-transport"],
+    ),
+    (
+        "sheaf-agent",
+        &[
+            "sheaf-analytic",
+            "sheaf-data",
+            "sheaf-models",
+            "sheaf-privacy",
+            "sheaf-proto",
+            "sheaf-secagg",
+            "sheaf-transport",
+        ],
+    ),
     ("sheaf", ALL),
     ("sheaf-tests", ALL),
 ];
@@ -23,6 +38,7 @@ const ALL: &[&str] = &[
     "sheaf-coordinator",
     "sheaf-data",
     "sheaf-models",
+    "sheaf-privacy",
     "sheaf-proto",
     "sheaf-secagg",
     "sheaf-transport",

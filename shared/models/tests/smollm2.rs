@@ -7,7 +7,7 @@ use sheaf_models::{
     train::{Encoded, per_record::clipped_sum, supervised::response_log_p},
 };
 
-use crate::fixture::{asset, close, ids, json, tensors};
+use crate::fixture::{apart, asset, close, ids, json, tensors};
 
 fn model() -> Option<LanguageModel> {
     asset("smollm2-135m", "gguf").map(|file| LanguageModel::load(&file, &Compute::cpu()).unwrap())
@@ -105,5 +105,29 @@ fn adapter_gradients_are_the_reference_s() {
             let squares: f64 = ours.sum[name].data.iter().map(|v| f64::from(*v).powi(2)).sum();
             assert!(close(squares.sqrt() * targets, wanted.as_f64().unwrap(), 2e-3), "{name}");
         }
+    }
+}
+
+#[test]
+fn an_adapter_of_ours_gives_peft_s_logits() {
+    let Some(folder) = std::env::var_os("SHEAF_ADAPTER").map(std::path::PathBuf::from) else {
+        eprintln!(
+            "skipped: SHEAF_ADAPTER does not name an adapter with peft_logits.json (tests/reference/peft_check.py)"
+        );
+        return;
+    };
+    let Some(model) = model() else { return };
+    let adapter = Adapter::load(&folder).unwrap();
+    let lora = adapter.to_device(model.config(), model.device()).unwrap();
+    let theirs = std::fs::read(folder.join("peft_logits.json")).unwrap();
+    let theirs: serde_json::Value = serde_json::from_slice(&theirs).unwrap();
+    for prompt in theirs["prompts"].as_array().unwrap() {
+        let tokens = ids(&prompt["ids"]);
+        let begin = |lora| Decoder::new(&model, lora, tokens.len()).unwrap().begin(&tokens).unwrap();
+        let wanted: Vec<f32> =
+            prompt["last_logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
+        let (off, moved) = (apart(&begin(Some(&lora)), &wanted), apart(&begin(None), &wanted));
+        eprintln!("within {off:.1e} of peft; the adapter moves a logit by up to {moved:.2}");
+        assert!(off < 1e-3 && moved > 10.0 * off, "{off} {moved}");
     }
 }

@@ -137,7 +137,12 @@ impl LlamaConfig {
     pub fn from_gguf(gguf: &Gguf, file: &str) -> Result<Self, ModelError> {
         match gguf.text("general.architecture") {
             Some("llama") => {}
-            other => return Err(unsupported(format!("the architecture {other:?} ({file})"))),
+            other => {
+                return Err(unsupported(format!(
+                    "the architecture {} ({file})",
+                    other.unwrap_or("without a name")
+                )));
+            }
         }
         if let Some(kind) = gguf.text("llama.rope.scaling.type").filter(|kind| *kind != "none") {
             return Err(unsupported(format!("the rotary scaling \"{kind}\" ({file})")));
