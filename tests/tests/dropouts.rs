@@ -176,6 +176,23 @@ async fn nothing_is_computed_before_a_person_says_yes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_the_policy_does_not_name_is_declined_before_anything_is_read() {
+    let study = features(120, 4, 2, 71, "");
+    let sites = study.deal(2);
+    let cluster = Cluster::with_sites(Kind::Here, &study, &sites).await;
+    let plan = format!("{}[schema.backbone]\nmodel = 'minilm-l6'\n", study.plan);
+    cluster.operator.submit(&plan, "run").await;
+    let detail = cluster.operator.ended("run").await;
+    assert_eq!(status(&detail), "failed", "without a quorum in the plan all are needed");
+    for site in &sites {
+        let (how, why) = member(&detail, &site.name);
+        assert_eq!(how, "declined");
+        assert!(why.contains("minilm-l6"), "{why}");
+        assert!(cluster.sites[&site.name].releases().is_empty(), "nothing has left");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_aborted_run_can_be_started_again() {
     let study = features(300, 8, 3, 57, "");
     let sites = study.deal(3);

@@ -50,10 +50,13 @@ pub fn render(report: &Report) -> String {
         Escaped(&report.run.name)
     );
     headline::write(&mut page, report);
-    section(&mut page, "Accuracy", |out| {
-        scores::write_summary(out, &report.metrics);
-        accuracy::write(out, &report.sites, &report.metrics);
-    });
+    // A tuned language model has losses, which the rounds show.
+    if report.rounds.iter().all(|round| round.test_loss.is_none()) {
+        section(&mut page, "Accuracy", |out| {
+            scores::write_summary(out, &report.metrics);
+            accuracy::write(out, &report.sites, &report.metrics);
+        });
+    }
     section(&mut page, "Rounds", |out| {
         rounds::write(out, &report.rounds, report.comparison.as_ref(), report.metrics.pooled.as_ref());
     });

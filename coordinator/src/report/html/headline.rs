@@ -69,6 +69,11 @@ fn write_tiles(out: &mut String, report: &Report) {
         |t| format!("on {} test rows {}", count(t.rows), place(&t.measured_on)),
     );
     put!(out, "<ul class=\"tiles\">\n");
+    if write_loss_tiles(out, report) {
+        write_size_tiles(out, report);
+        put!(out, "</ul>\n");
+        return;
+    }
     tile(out, "federated", "Federated accuracy", &percent_or_missing(federated, 1), &tested);
 
     let alone = local.as_ref().and_then(|l| measured(Some(l.mean_accuracy)));
@@ -89,6 +94,22 @@ fn write_tiles(out: &mut String, report: &Report) {
     tile(out, "pooled", "Pooled accuracy", &percent_or_missing(together, 1), together_note);
     write_size_tiles(out, report);
     put!(out, "</ul>\n");
+}
+
+/// Of a tuned language model, which has losses in place of accuracies: the last and the first measured round's. False where
+/// there is none.
+fn write_loss_tiles(out: &mut String, report: &Report) -> bool {
+    let losses = report.rounds.iter().filter_map(|round| Some((round.round, measured(round.test_loss)?)));
+    let losses: Vec<_> = losses.collect();
+    let (Some((first, before)), Some((last, now))) = (losses.first(), losses.last()) else {
+        return false;
+    };
+    let figure = |loss: f64| format!("{loss:.3}");
+    let note = |round: u32| format!("nats a token, after round {round}");
+    tile(out, "federated", "Test loss", &figure(*now), &note(*last));
+    tile(out, "local", "Test loss at first", &figure(*before), &note(*first));
+    tile(out, "pooled", "Perplexity", &format!("{:.2}", now.exp()), "e to the test loss");
+    true
 }
 
 fn write_size_tiles(out: &mut String, report: &Report) {

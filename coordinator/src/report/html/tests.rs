@@ -287,6 +287,7 @@ fn rounds_are_drawn_against_what_was_sent_and_name_who_missed_one() {
     }
     let page = render(&samples::rounds(6, true));
     assert!(page.contains("Test loss by round") && page.contains("What the model writes"));
+    assert!(page.contains("Perplexity") && !page.contains("accuracy</span>"));
     assert!(page.contains("What is a &lt;fever&gt;?") && page.contains("a sign, not an illness"));
     assert!(render(&samples::rounds(150, false)).contains("The last 100 of 150"));
     assert!(!render(&samples::hospitals()).contains("by round"), "a run of one round has no such section");
