@@ -184,12 +184,11 @@ async fn a_model_that_the_policy_does_not_name_is_declined_before_anything_is_re
     cluster.operator.submit(&plan, "run").await;
     let detail = cluster.operator.ended("run").await;
     assert_eq!(status(&detail), "failed", "without a quorum in the plan all are needed");
-    for site in &sites {
-        let (how, why) = member(&detail, &site.name);
-        assert_eq!(how, "declined");
-        assert!(why.contains("minilm-l6"), "{why}");
-        assert!(cluster.sites[&site.name].releases().is_empty(), "nothing has left");
-    }
+    // The first refusal ends the run, so the other site may not have been heard.
+    let members: Vec<_> = sites.iter().map(|site| member(&detail, &site.name)).collect();
+    let refused = members.iter().find(|(how, _)| *how == "declined").expect("one declined");
+    assert!(refused.1.contains("minilm-l6"), "{}", refused.1);
+    assert!(sites.iter().all(|site| cluster.sites[&site.name].releases().is_empty()), "nothing has left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
