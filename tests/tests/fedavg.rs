@@ -99,7 +99,7 @@ async fn a_coordinator_killed_twice_goes_on_at_the_round_it_was_in() {
     for entry in &journal {
         match &entry.event {
             Event::Decided { next: Next::Collect(phase) } if phase.may_miss => {
-                decided.push(phase.name.clone())
+                decided.push(phase.name.clone());
             }
             Event::Declined { site, reason } => panic!("{site} declined: {reason}"),
             Event::DeadlinePassed { key } => panic!("the deadline of {key} passed"),
@@ -158,6 +158,7 @@ async fn a_site_that_is_away_for_a_round_is_named_and_back_in_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_cannot_be_is_refused_and_a_right_one_taken_after_it() {
+    type Change = fn(&mut Update);
     let study = study(64, "", "rounds = 2");
     let sites = study.deal(2);
     let cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
@@ -167,7 +168,6 @@ async fn an_update_that_cannot_be_is_refused_and_a_right_one_taken_after_it() {
     let task = session.task("survey").await;
     let survey = crate::answers::survey(&raw, &task, &study.dataset.subset(&sites[0].rows)).await;
     raw.answer(&task, &survey).await.unwrap();
-    type Change = fn(&mut Update);
     let hostile: [[(&str, Change); 3]; 2] = [
         [
             ("NaN", |u| u.parameters.get_mut("weight").unwrap().data[5] = f32::NAN),

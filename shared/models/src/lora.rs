@@ -99,12 +99,11 @@ impl LoraConfig {
         }
         let mut modules = Vec::new();
         for name in &self.targets {
-            match Module::ALL.into_iter().find(|module| module.name() == name) {
-                Some(module) => modules.push(module),
-                None => {
-                    let known = Module::ALL.map(Module::name).join(", ");
-                    return refused("targets", format!("there is no module `{name}`; there are {known}"));
-                }
+            if let Some(module) = Module::ALL.into_iter().find(|module| module.name() == name) {
+                modules.push(module);
+            } else {
+                let known = Module::ALL.map(Module::name).join(", ");
+                return refused("targets", format!("there is no module `{name}`; there are {known}"));
             }
         }
         modules.sort_unstable();

@@ -46,12 +46,11 @@ pub(crate) fn read(
         Some(name) => find(name).map(Some).ok_or_else(|| lacks(index, name, &columns)),
         None => Ok(find(usual)),
     };
-    let mut files = match pack {
-        Some(pack) => Files::pack(index, pack, &columns)?,
-        None => {
-            let paths = find("path").ok_or_else(|| lacks(index, "path", &columns))?;
-            Files::Single { folder: index.parent().unwrap_or(Path::new("")), paths: &paths.cells }
-        }
+    let mut files = if let Some(pack) = pack {
+        Files::pack(index, pack, &columns)?
+    } else {
+        let paths = find("path").ok_or_else(|| lacks(index, "path", &columns))?;
+        Files::Single { folder: index.parent().unwrap_or(Path::new("")), paths: &paths.cells }
     };
     // Images to predict have no label; a survey refuses training rows without one.
     let target = schema.target.as_deref().unwrap_or("label");
@@ -71,15 +70,14 @@ pub(crate) fn read(
     for row in 0..rows {
         let (name, bytes) = files.get(index, row)?;
         decoder.push(&name, &bytes, rows)?;
-        split.push(match split_column {
-            Some(column) => split::parse(&column.cells[row]).ok_or_else(|| {
+        split.push(if let Some(column) = split_column {
+            split::parse(&column.cells[row]).ok_or_else(|| {
                 let problem = "is none of train, valid and test; leave such rows out";
                 DataError::cell(index, row, &column.name, problem)
-            })?,
-            None => {
-                let content = id.map_or(bytes.as_slice(), |column| column.cells[row].as_bytes());
-                split::decide(schema.split.as_ref(), std::iter::once(content))
-            }
+            })?
+        } else {
+            let content = id.map_or(bytes.as_slice(), |column| column.cells[row].as_bytes());
+            split::decide(schema.split.as_ref(), std::iter::once(content))
         });
     }
     let image = decoder.first.map(|(image, _)| image);

@@ -25,7 +25,7 @@ pub(crate) enum Finish {
 pub(crate) struct Panels {
     inputs: usize,
     outputs: usize,
-    panels: Vec<[f32; NR]>,
+    columns: Vec<[f32; NR]>,
 }
 
 impl Panels {
@@ -34,7 +34,7 @@ impl Panels {
         self.reset(inputs, outputs);
         for k in 0..inputs {
             for (p, values) in row(k)[..outputs].chunks(NR).enumerate() {
-                self.panels[p * inputs + k][..values.len()].copy_from_slice(values);
+                self.columns[p * inputs + k][..values.len()].copy_from_slice(values);
             }
         }
     }
@@ -48,7 +48,7 @@ impl Panels {
     ) {
         self.reset(inputs, outputs);
         for n in 0..outputs {
-            let panel = &mut self.panels[n / NR * inputs..][..inputs];
+            let panel = &mut self.columns[n / NR * inputs..][..inputs];
             for (slot, &value) in panel.iter_mut().zip(column(n)) {
                 slot[n % NR] = value;
             }
@@ -57,8 +57,8 @@ impl Panels {
 
     fn reset(&mut self, inputs: usize, outputs: usize) {
         (self.inputs, self.outputs) = (inputs, outputs);
-        self.panels.clear();
-        self.panels.resize(outputs.div_ceil(NR) * inputs, [0.0; NR]);
+        self.columns.clear();
+        self.columns.resize(outputs.div_ceil(NR) * inputs, [0.0; NR]);
     }
 
     /// `c = finish(a B)` for every row of `a`.
@@ -163,7 +163,7 @@ impl Product<'_> {
             loop {
                 let pass = DEPTH.min(inputs - depth);
                 for p in 0..outputs.div_ceil(NR) {
-                    let panel = &self.b.panels[p * inputs + depth..][..pass];
+                    let panel = &self.b.columns[p * inputs + depth..][..pass];
                     let mut row = first;
                     while row + MR <= end {
                         self.tile::<S, V, MR>(simd, row, p, depth, panel);

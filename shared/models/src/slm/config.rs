@@ -84,16 +84,16 @@ impl LlamaConfig {
     /// # Errors
     /// [`ModelError::Format`] for what is no such file, [`ModelError::Unsupported`] for another architecture.
     pub fn from_json(text: &str, file: &str) -> Result<Self, ModelError> {
-        let format = |e: serde_json::Error| ModelError::Format {
-            file: file.to_owned(),
-            reason: format!("not the configuration of a Llama-family model: {e}"),
-        };
         // The architecture is looked at before the keys that only a Llama has.
         #[derive(Deserialize)]
         struct Kind {
             #[serde(default)]
             model_type: String,
         }
+        let format = |e: serde_json::Error| ModelError::Format {
+            file: file.to_owned(),
+            reason: format!("not the configuration of a Llama-family model: {e}"),
+        };
         let kind: Kind = serde_json::from_str(text).map_err(format)?;
         if kind.model_type != "llama" {
             return Err(unsupported(format!("the architecture \"{}\" ({file})", kind.model_type)));

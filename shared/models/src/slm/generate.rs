@@ -195,13 +195,12 @@ impl LanguageModel {
         on_text: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
         for (index, writer) in writers.iter_mut().enumerate() {
-            let (text, certain) = match &writer.finished {
-                Some((_, text)) => (text.clone(), text.len()),
-                None => {
-                    let text = self.vocabulary.decode(&writer.tokens)?;
-                    let certain = certain_length(&text, &sampling.stop);
-                    (text, certain)
-                }
+            let (text, certain) = if let Some((_, text)) = &writer.finished {
+                (text.clone(), text.len())
+            } else {
+                let text = self.vocabulary.decode(&writer.tokens)?;
+                let certain = certain_length(&text, &sampling.stop);
+                (text, certain)
             };
             if let Some(piece) = text.get(writer.told..certain).filter(|piece| !piece.is_empty()) {
                 writer.told = certain;
@@ -217,7 +216,7 @@ impl LanguageModel {
 /// How much of a text can be shown: not a character that may be incomplete, not the beginning of a stop text.
 fn certain_length(text: &str, stop: &[String]) -> usize {
     let whole = text.trim_end_matches('\u{fffd}').len();
-    let held = stop.iter().flat_map(|stop| {
+    let held = stop.iter().filter_map(|stop| {
         (1..=stop.len().min(whole))
             .filter(|length| text.as_bytes()[..whole].ends_with(&stop.as_bytes()[..*length]))
             .max()

@@ -150,9 +150,9 @@ impl Bracket {
         let point = (sigma, epsilon(sigma));
         let width = high - low;
         if point.1 <= target {
-            self.enough = point
+            self.enough = point;
         } else {
-            self.little = point
+            self.little = point;
         }
         self.stuck = self.enough.0.get().ln() - self.little.0.get().ln() > 0.5 * width;
         Ok(())

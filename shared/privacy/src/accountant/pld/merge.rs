@@ -16,9 +16,10 @@
 pub(super) fn shares_to_the_left(up: &[f64], down: &[f64], growth: f64) -> Vec<f64> {
     let rising = Rising::run(up, down, growth);
     let falling = Falling::run(up, down, growth);
-    let junction = |m: usize| match m {
-        0 => (0.0, falling.slack[0]),
-        _ => {
+    let junction = |m: usize| {
+        if m == 0 {
+            (0.0, falling.slack[0])
+        } else {
             let (share, slack) = join(up, down, growth, m, rising.share[m - 1], falling.share[m]);
             (share, slack + rising.slack[m - 1] + falling.slack[m])
         }
