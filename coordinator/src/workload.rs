@@ -144,8 +144,34 @@ pub fn named(name: &str) -> Result<&'static dyn Workload, Error> {
     }
 }
 
+/// A question to every member, on whose answers the model depends: stores the specification and names the whole by content.
+///
+/// # Errors
+/// The specification cannot be stored.
+pub fn question(
+    context: &Context<'_>,
+    name: &str,
+    spec: &impl Serialize,
+    inputs: Vec<BlobId>,
+    release: &str,
+    max_result_bytes: u64,
+) -> Result<PhaseSpec, Error> {
+    let spec = context.blobs.put(&serde_json::to_vec_pretty(spec)?)?;
+    Ok(PhaseSpec {
+        name: name.to_owned(),
+        key: phase_key(name, &spec, &inputs),
+        spec,
+        inputs,
+        releases: vec![release.to_owned()],
+        defines_model: true,
+        max_result_bytes,
+        may_miss: false,
+        sites: None,
+    })
+}
+
 /// Names a question by content: the phase's name and a digest of all that is asked.
-pub fn phase_key(name: &str, spec: &BlobId, inputs: &[BlobId]) -> String {
+fn phase_key(name: &str, spec: &BlobId, inputs: &[BlobId]) -> String {
     let mut text = format!("{name} {spec}");
     for input in inputs {
         text.push(' ');

@@ -39,12 +39,7 @@ async fn a_site_that_falls_silent_after_the_survey_leaves_no_trace_in_the_model(
     let study = table(300, 52, "quorum = 2\ndeadline = '3s'");
     let sites = study.deal(3);
     let cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
-    let raw = RawSite::enrol(&cluster, &sites[0].name).await;
-    let mut session = raw.session().await.unwrap();
-    cluster.operator.submit(&study.plan, "run").await;
-    let task = session.task("survey").await;
-    let survey = crate::answers::survey(&raw, &task, &study.dataset.subset(&sites[0].rows)).await;
-    assert_eq!(raw.answer(&task, &survey).await.unwrap().verdict(), Verdict::Accepted);
+    let (_raw, mut session) = crate::answers::surveyed(&cluster, &study, &sites[0]).await;
     session.task("sums").await;
     drop(session);
     assert_eq!(cluster.operator.done("run").await, study.hash_of_sites(&sites[1..]));

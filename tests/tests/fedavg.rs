@@ -126,12 +126,7 @@ async fn a_site_that_is_away_for_a_round_is_named_and_back_in_the_next() {
     let study = study(63, "quorum = 2\ndeadline = '3s'", "rounds = 3\nevaluate_every = 3");
     let sites = study.deal(3);
     let cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
-    let raw = RawSite::enrol(&cluster, &sites[0].name).await;
-    let mut session = raw.session().await.unwrap();
-    cluster.operator.submit(&study.plan, "run").await;
-    let task = session.task("survey").await;
-    let survey = crate::answers::survey(&raw, &task, &study.dataset.subset(&sites[0].rows)).await;
-    assert_eq!(raw.answer(&task, &survey).await.unwrap().verdict(), Verdict::Accepted);
+    let (raw, mut session) = crate::answers::surveyed(&cluster, &study, &sites[0]).await;
     let task = session.task("round-1").await;
     answer(&raw, &task, &unchanged(&raw, &task).await).await;
     let silent = session.task("round-2").await;
@@ -162,12 +157,7 @@ async fn an_update_that_cannot_be_is_refused_and_a_right_one_taken_after_it() {
     let study = study(64, "", "rounds = 2");
     let sites = study.deal(2);
     let cluster = Cluster::with_sites(Kind::Here, &study, &sites[1..]).await;
-    let raw = RawSite::enrol(&cluster, &sites[0].name).await;
-    let mut session = raw.session().await.unwrap();
-    cluster.operator.submit(&study.plan, "run").await;
-    let task = session.task("survey").await;
-    let survey = crate::answers::survey(&raw, &task, &study.dataset.subset(&sites[0].rows)).await;
-    raw.answer(&task, &survey).await.unwrap();
+    let (raw, mut session) = crate::answers::surveyed(&cluster, &study, &sites[0]).await;
     let hostile: [[(&str, Change); 3]; 2] = [
         [
             ("NaN", |u| u.parameters.get_mut("weight").unwrap().data[5] = f32::NAN),

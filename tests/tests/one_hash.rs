@@ -105,7 +105,7 @@ async fn an_answer_given_twice_counts_once_and_an_offer_made_twice_is_answered_o
     assert_eq!(raw.answer(&task, &sums).await.unwrap().verdict(), Verdict::Accepted);
     let again = raw.submit(&task, sheaf_transport::digest::blob_id(&sums)).await.unwrap();
     assert_eq!(again.verdict(), Verdict::Duplicate);
-    crate::answers::decline_evaluation(&mut session).await;
+    crate::answers::decline(&mut session, "evaluate").await;
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());
 }
 

@@ -148,6 +148,6 @@ async fn an_older_and_a_newer_agent_take_part() {
     let task = session.task("sums").await;
     let sums = crate::answers::sums(&raw, &task, &rows).await;
     assert_eq!(raw.answer(&task, &sums).await.unwrap().verdict(), Verdict::Accepted);
-    crate::answers::decline_evaluation(&mut session).await;
+    crate::answers::decline(&mut session, "evaluate").await;
     assert_eq!(cluster.operator.done("run").await, study.pooled_hash());
 }

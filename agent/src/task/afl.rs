@@ -156,17 +156,31 @@ pub(super) fn measure_with(
     Ok((confusion, histogram, unknown))
 }
 
-/// The answer of a site that measures nothing.
-pub(super) const fn nothing_measured(train_rows: u64) -> Evaluation {
-    Evaluation {
-        train_rows,
+/// Measures the federated weights on the test rows and beside them the site's own, where it has any. Figures of a handful of
+/// test rows would be figures of persons: below the site's limit there are none.
+pub(super) fn compare(
+    dataset: &Dataset,
+    min_rows: u64,
+    federated: &Weights,
+    own: impl FnOnce() -> Result<Option<Weights>, AgentError>,
+    measure: impl Fn(&Weights) -> Result<(Confusion, Option<ScoreHistogram>, u64), AgentError>,
+) -> Result<Evaluation, AgentError> {
+    let nothing = Evaluation {
+        train_rows: dataset.rows(Split::Train).len() as u64,
         test_rows: 0,
         unknown_class_rows: 0,
         federated: None,
         scores: None,
         local: None,
         backend: None,
+    };
+    if (dataset.rows(Split::Test).len() as u64) < min_rows.max(1) {
+        return Ok(nothing);
     }
+    let (federated, scores, unknown_class_rows) = measure(federated)?;
+    let local = own()?.map(|own| measure(&own)).transpose()?.map(|(confusion, _, _)| confusion);
+    let test_rows = federated.rows();
+    Ok(Evaluation { test_rows, unknown_class_rows, federated: Some(federated), scores, local, ..nothing })
 }
 
 fn evaluate(
@@ -176,30 +190,14 @@ fn evaluate(
     min_rows: u64,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Evaluation, AgentError> {
-    let (dataset, backend) = (&opened.dataset, opened.backend.clone());
-    let classes = spec.sums.encoding.classes.len();
-    let weights =
-        read_model(model, &spec.sums.features, classes).map_err(|e| AgentError::Task(e.to_string()))?;
-    let train_rows = dataset.rows(Split::Train).len() as u64;
-    // Figures of a handful of test rows would be figures of persons: below the site's limit there are none.
-    let test_rows = dataset.rows(Split::Test).len() as u64;
-    if test_rows < min_rows.max(1) {
-        return Ok(Evaluation { backend, ..nothing_measured(train_rows) });
-    }
-    let (federated, scores, unknown_class_rows) = measure(&spec.sums, &weights, dataset, cancelled)?;
-    let local = if spec.local_baseline {
-        let own = solve(&sums(&spec.sums, dataset, cancelled)?, spec.lambda)?;
-        Some(measure(&spec.sums, &own, dataset, cancelled)?.0)
-    } else {
-        None
+    let (dataset, sums_spec) = (&opened.dataset, &spec.sums);
+    let weights = read_model(model, &sums_spec.features, sums_spec.encoding.classes.len())
+        .map_err(|e| AgentError::Task(e.to_string()))?;
+    let own = || {
+        let own = || Ok(solve(&sums(sums_spec, dataset, cancelled)?, spec.lambda)?);
+        spec.local_baseline.then(own).transpose()
     };
-    Ok(Evaluation {
-        train_rows,
-        test_rows: federated.rows(),
-        unknown_class_rows,
-        federated: Some(federated),
-        scores,
-        local,
-        backend,
-    })
+    let measured = |weights: &Weights| measure(sums_spec, weights, dataset, cancelled);
+    let figures = compare(dataset, min_rows, &weights, own, measured)?;
+    Ok(Evaluation { backend: opened.backend.clone(), ..figures })
 }

@@ -23,7 +23,7 @@ use sheaf_proto::{
 };
 use sheaf_transport::identity::SiteName;
 
-use super::{Answers, Context, Publication, SitePublication, Workload, phase_key};
+use super::{Answers, Context, Publication, SitePublication, Workload, question};
 use crate::{
     error::Error,
     report::{LocalScores, Scores, SiteMetrics},
@@ -230,18 +230,8 @@ fn ask(
     release: &str,
     max_result_bytes: u64,
 ) -> Result<Next, Error> {
-    let spec = context.blobs.put(&serde_json::to_vec_pretty(spec)?)?;
-    Ok(Next::Collect(PhaseSpec {
-        name: name.to_owned(),
-        key: phase_key(name, &spec, &inputs),
-        spec,
-        inputs,
-        releases: vec![release.to_owned()],
-        defines_model: name != EVALUATE,
-        max_result_bytes,
-        may_miss: false,
-        sites: None,
-    }))
+    let asked = question(context, name, spec, inputs, release, max_result_bytes)?;
+    Ok(Next::Collect(PhaseSpec { defines_model: name != EVALUATE, ..asked }))
 }
 
 pub(super) fn ask_survey(context: &Context<'_>, options: &AflOptions) -> Result<Next, Error> {

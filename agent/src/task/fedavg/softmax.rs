@@ -175,25 +175,12 @@ pub(super) fn evaluate(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Evaluation, AgentError> {
     let weights = weights(&read(rows, input)?)?;
-    let train_rows = dataset.rows(Split::Train).len() as u64;
-    if (dataset.rows(Split::Test).len() as u64) < min_rows.max(1) {
-        return Ok(afl::nothing_measured(train_rows));
-    }
-    let (federated, scores, unknown_class_rows) = measure(rows, &weights, dataset, cancelled)?;
-    let local = match &spec.local {
-        Some(training) if train_rows > 0 => {
-            let own = centralised(rows, dataset, training, cancelled)?;
-            Some(measure(rows, &own, dataset, cancelled)?.0)
+    let own = || match &spec.local {
+        Some(training) if !dataset.rows(Split::Train).is_empty() => {
+            centralised(rows, dataset, training, cancelled).map(Some)
         }
-        _ => None,
+        _ => Ok(None),
     };
-    Ok(Evaluation {
-        train_rows,
-        test_rows: federated.rows(),
-        unknown_class_rows,
-        federated: Some(federated),
-        scores,
-        local,
-        backend: None,
-    })
+    let measured = |weights: &Weights| measure(rows, weights, dataset, cancelled);
+    afl::compare(dataset, min_rows, &weights, own, measured)
 }

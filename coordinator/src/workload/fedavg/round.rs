@@ -25,7 +25,7 @@ use crate::{
     workload::{
         Answers, Context,
         afl::{self, SurveyOutcome, outcome},
-        phase_key,
+        question,
     },
 };
 
@@ -152,18 +152,8 @@ pub(super) fn ask(
     let size = inputs.first().map_or(ADAPTER_LIMIT, BlobId::size);
     let name = Step::Round(round).to_string();
     let spec = RoundSpec { round, training: options.training(), head };
-    let spec = context.blobs.put(&serde_json::to_vec_pretty(&spec)?)?;
-    Ok(Next::Collect(PhaseSpec {
-        key: phase_key(&name, &spec, &inputs),
-        name,
-        spec,
-        inputs,
-        releases: vec![RELEASE_UPDATES.to_owned()],
-        defines_model: true,
-        max_result_bytes: size + SLACK,
-        may_miss: true,
-        sites: draw(context.members, options, round),
-    }))
+    let asked = question(context, &name, &spec, inputs, RELEASE_UPDATES, size + SLACK)?;
+    Ok(Next::Collect(PhaseSpec { may_miss: true, sites: draw(context.members, options, round), ..asked }))
 }
 
 /// The sites of a round: those with the lowest hashes of seed, round and name. None stands for all.
@@ -201,18 +191,9 @@ pub(super) fn ask_evaluation(
     (local.epochs, local.mu) = (whole, 0.0);
     let name = Step::Evaluate(round).to_string();
     let spec = EvaluateSpec { round, local: compared.then_some(local), head };
-    let spec = context.blobs.put(&serde_json::to_vec_pretty(&spec)?)?;
-    Ok(Next::Collect(PhaseSpec {
-        key: phase_key(&name, &spec, &inputs),
-        name,
-        spec,
-        inputs,
-        releases: vec![RELEASE_METRICS.to_owned()],
-        defines_model: false,
-        max_result_bytes: 44 * classes * classes + 4 * SLACK,
-        may_miss: false,
-        sites: None,
-    }))
+    let most = 44 * classes * classes + 4 * SLACK;
+    let asked = question(context, &name, &spec, inputs, RELEASE_METRICS, most)?;
+    Ok(Next::Collect(PhaseSpec { defines_model: false, ..asked }))
 }
 
 /// Refuses an update that is not of the tensors that were asked for.
