@@ -21,6 +21,7 @@ use sheaf_transport::{
         SecretKey, certificate_pem, create_private_folder, load_certificates, save_certificates,
         write_private,
     },
+    signature::{Credentials, SigningKey},
     tls::{SwappableCertificate, client_config, enrolment_config, fingerprint},
     token::EnrolmentToken,
 };
@@ -43,6 +44,7 @@ pub struct Identity {
     pub profile: Profile,
     certificate: Arc<SwappableCertificate>,
     ca: CertificateDer<'static>,
+    signing: SigningKey,
 }
 
 fn identity_error(error: impl std::fmt::Display) -> AgentError {
@@ -156,7 +158,8 @@ impl Identity {
         }
         let ca = load_certificates(&home.join("ca.pem")).map_err(|e| missing(&e))?.remove(0);
         let certificate = SwappableCertificate::new(chain, &key).map_err(identity_error)?;
-        Ok(Self { home, profile, certificate, ca })
+        let signing = SigningKey::open(&home.join("signing.pem")).map_err(identity_error)?;
+        Ok(Self { home, profile, certificate, ca, signing })
     }
 
     /// The configuration of connections to the coordinator.
@@ -167,6 +170,21 @@ impl Identity {
     /// The certificate in use.
     pub fn certificate(&self) -> Result<PeerCertificate, AgentError> {
         PeerCertificate::from_der(&self.certificate.leaf()).map_err(identity_error)
+    }
+
+    /// What signs for this site beyond the life of a certificate.
+    pub const fn signing(&self) -> &SigningKey {
+        &self.signing
+    }
+
+    /// What shows others that the signing key is this site's.
+    pub fn credentials(&self) -> Result<Credentials, AgentError> {
+        self.signing.credentials(&self.certificate).map_err(identity_error)
+    }
+
+    /// The authority's certificate, DER.
+    pub fn authority(&self) -> &[u8] {
+        &self.ca
     }
 
     /// SHA-256 of the authority's certificate, hexadecimal.

@@ -205,7 +205,9 @@ impl Hub {
     /// Whether a site is asked to do a task that needs this blob.
     pub fn may_fetch(&self, site: &SiteName, blob: &BlobId) -> bool {
         self.runs().iter().any(|run| {
-            run.run().task_for(site).is_some_and(|phase| phase.spec == *blob || phase.inputs.contains(blob))
+            let run = run.run();
+            run.task_for(site)
+                .is_some_and(|phase| phase.spec == *blob || phase.inputs_of(site).any(|input| input == blob))
         })
     }
 

@@ -28,6 +28,10 @@ pub struct Context<'a> {
     pub blobs: &'a BlobStore,
     /// Sites that take part now, by name, where a workload decides or merges; empty elsewhere.
     pub members: &'a [SiteName],
+    /// The run's id.
+    pub run_id: &'a str,
+    /// Of the run: 1, then one more with every withdrawal or addition.
+    pub version: u32,
 }
 
 /// The answers to one phase and what may be reused.
@@ -51,7 +55,13 @@ pub trait Workload: Send + Sync {
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error>;
 
     /// Refuses an answer that cannot be, before anything changes.
-    fn check_result(&self, context: &Context<'_>, phase: &PhaseSpec, answer: &Path) -> Result<(), Error>;
+    fn check_result(
+        &self,
+        context: &Context<'_>,
+        phase: &PhaseSpec,
+        site: &SiteName,
+        answer: &Path,
+    ) -> Result<(), Error>;
 
     /// Makes one document of all answers. The order of contributions must not matter.
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error>;
@@ -167,6 +177,7 @@ pub fn question(
         max_result_bytes,
         may_miss: false,
         sites: None,
+        site_inputs: BTreeMap::new(),
     })
 }
 

@@ -97,6 +97,7 @@ async fn deliver(channel: &CallerChannel, pending: &Pending) -> Result<Outcome, 
         result: Some(pending.blob.to_wire()),
         seconds: pending.seconds,
         attempt: 1,
+        spend: None,
     };
     match FleetClient::new(channel.clone()).submit_result(result).await {
         Ok(ack) => {

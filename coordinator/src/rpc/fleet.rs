@@ -53,7 +53,11 @@ impl Fleet for FleetService {
         tracing::info!(%site, agent = %hello.agent_version, device = %hello.device, "connected");
         let hub = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let welcome = Welcome { coordinator_version: VERSION.to_owned(), site: site.to_string() };
+            let welcome = Welcome {
+                coordinator_version: VERSION.to_owned(),
+                site: site.to_string(),
+                ledger_head: None,
+            };
             drop(outbound.send(Ok(CoordinatorMessage { body: Some(Body::Welcome(welcome)) })).await);
             let end = session.end.clone();
             tokio::select! {

@@ -324,10 +324,11 @@ impl Driver {
                 // An answer is merged with those of the sites that are asked, not of all that are invited.
                 cohort: run.members_in().filter(|member| phase.asks(member)).count() as u32,
                 spec: Some(phase.spec.to_wire()),
-                inputs: phase.inputs.iter().map(|input| input.to_wire()).collect(),
+                inputs: phase.inputs_of(site).map(|input| input.to_wire()).collect(),
                 releases: phase.releases.clone(),
                 max_result_bytes: phase.max_result_bytes,
                 version: run.version,
+                plan_sha256: run.plan_sha256.clone(),
             }
         };
         if self.parts.fleet.offer(site, task) {
@@ -382,8 +383,12 @@ enum Job {
 
 impl Job {
     fn run(self, workload: &dyn Workload, handle: &RunHandle) -> Result<Event, Error> {
-        let members: Vec<_> = handle.run().members_in().cloned().collect();
-        let context = Context { plan: &handle.plan, blobs: &handle.blobs, members: &members };
+        let (members, version) = {
+            let run = handle.run();
+            (run.members_in().cloned().collect::<Vec<_>>(), run.version)
+        };
+        let (plan, blobs, run_id) = (&handle.plan, &handle.blobs, &handle.id);
+        let context = Context { plan, blobs, members: &members, run_id, version };
         let outputs = handle.run().outputs.clone();
         match self {
             Self::Decide => Ok(Event::Decided { next: workload.next(&context, &outputs)? }),

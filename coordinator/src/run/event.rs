@@ -1,6 +1,8 @@
 //! What can happen to a run. Events are the journal: their JSON form is kept for ever, so variants and
 //! fields are only added.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
@@ -41,6 +43,9 @@ pub struct PhaseSpec {
     /// Whom it is asked of; every member when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sites: Option<Vec<SiteName>>,
+    /// Blobs that single sites need beside those of all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub site_inputs: BTreeMap<SiteName, Vec<BlobId>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -49,6 +54,11 @@ const fn is_false(value: &bool) -> bool {
 }
 
 impl PhaseSpec {
+    /// Blobs that a site needs: those of all, then its own.
+    pub fn inputs_of(&self, site: &SiteName) -> impl Iterator<Item = &BlobId> {
+        self.inputs.iter().chain(self.site_inputs.get(site).into_iter().flatten())
+    }
+
     /// Whether a member is asked.
     pub fn asks(&self, site: &SiteName) -> bool {
         self.sites.as_ref().is_none_or(|sites| sites.contains(site))

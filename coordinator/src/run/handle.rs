@@ -119,13 +119,13 @@ impl RunHandle {
             let delivery = Delivery { blob, bytes_up: 0, bytes_down: 0, seconds: 0.0 };
             return Ok(verdict(self.ask(|reply| Command::Deliver { site, key, delivery, reply }).await??));
         };
-        if let Err(refusal) = self.check(&phase, blob).await {
+        if let Err(refusal) = self.check(&phase, &site, blob).await {
             return match refusal.class {
                 crate::error::Class::Invalid => Ok((Verdict::Refused, refusal.message)),
                 _ => Err(refusal),
             };
         }
-        let fetched: u64 = phase.inputs.iter().map(BlobId::size).sum();
+        let fetched: u64 = phase.inputs_of(&site).map(BlobId::size).sum();
         let delivery = Delivery {
             blob,
             bytes_up: blob.size() + overhead,
@@ -136,16 +136,17 @@ impl RunHandle {
         Ok(verdict(admission))
     }
 
-    async fn check(&self, phase: &PhaseSpec, blob: BlobId) -> Result<(), Error> {
+    async fn check(&self, phase: &PhaseSpec, site: &SiteName, blob: BlobId) -> Result<(), Error> {
         if !self.blobs.contains(&blob) {
             return Err(Error::conflict("the answer is not here yet; upload it first"));
         }
         let turn =
             self.checks.acquire().await.map_err(|_| Error::transient("the coordinator is stopping"))?;
-        let (plan, blobs, phase) = (Arc::clone(&self.plan), self.blobs.clone(), phase.clone());
+        let (handle, phase, site) = (self.clone(), phase.clone(), site.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            let context = Context { plan: &plan, blobs: &blobs, members: &[] };
-            workload::named(&plan.run.workload)?.check_result(&context, &phase, &blobs.path(&blob))
+            let (plan, blobs, version) = (&handle.plan, &handle.blobs, handle.run().version);
+            let context = Context { plan, blobs, members: &[], run_id: &handle.id, version };
+            workload::named(&plan.run.workload)?.check_result(&context, &phase, &site, &blobs.path(&blob))
         })
         .await
         .map_err(|e| Error::bug(e.to_string()))?;

@@ -7,7 +7,7 @@ mod rounds;
 mod simulation;
 mod transitions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sheaf_proto::BlobId;
 use sheaf_transport::{digest::blob_id, identity::SiteName};
@@ -131,6 +131,7 @@ fn phase(name: &str, key: &str) -> PhaseSpec {
         max_result_bytes: 1000,
         may_miss: name.starts_with("round"),
         sites: None,
+        site_inputs: BTreeMap::new(),
     }
 }
 

@@ -162,7 +162,13 @@ impl Workload for Afl {
         }
     }
 
-    fn check_result(&self, context: &Context<'_>, phase: &PhaseSpec, answer: &Path) -> Result<(), Error> {
+    fn check_result(
+        &self,
+        context: &Context<'_>,
+        phase: &PhaseSpec,
+        _site: &SiteName,
+        answer: &Path,
+    ) -> Result<(), Error> {
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match phase.name.as_str() {

@@ -16,6 +16,8 @@ use sheaf_proto::{
     fedavg::{Step, TextEvaluation, Update, WORKLOAD},
 };
 
+use sheaf_transport::identity::SiteName;
+
 pub use options::{FedavgOptions, HeadKind};
 
 use super::{Answers, Context, Publication, Workload, afl};
@@ -52,7 +54,13 @@ impl Workload for Fedavg {
         }
     }
 
-    fn check_result(&self, context: &Context<'_>, phase: &PhaseSpec, answer: &Path) -> Result<(), Error> {
+    fn check_result(
+        &self,
+        context: &Context<'_>,
+        phase: &PhaseSpec,
+        _site: &SiteName,
+        answer: &Path,
+    ) -> Result<(), Error> {
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match step(&phase.name)? {

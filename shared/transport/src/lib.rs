@@ -1,5 +1,5 @@
 //! How Sheaf's processes reach one another: who a peer is ([`identity`]), TLS 1.3 with certificates of
-//! the run's own authority ([`tls`], [`keys`], [`token`]), channels that dial out ([`channel`]), blobs of
+//! the run's own authority ([`tls`], [`keys`], [`token`]), what a site signs ([`signature`]), channels that dial out ([`channel`]), blobs of
 //! any size that resume where they were cut ([`transfer`], [`digest`]) and when to try again ([`retry`]).
 
 pub mod channel;
@@ -7,6 +7,7 @@ pub mod digest;
 pub mod identity;
 pub mod keys;
 pub mod retry;
+pub mod signature;
 pub mod tls;
 pub mod token;
 pub mod transfer;

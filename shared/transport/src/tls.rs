@@ -71,6 +71,10 @@ impl SwappableCertificate {
         Ok(())
     }
 
+    pub(crate) fn load(&self) -> Arc<CertifiedKey> {
+        self.0.load_full()
+    }
+
     /// The leaf in use, DER.
     pub fn leaf(&self) -> CertificateDer<'static> {
         self.0.load().cert.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()))
