@@ -4,6 +4,7 @@ mod approve;
 mod data;
 mod devices;
 mod enroll;
+mod ledger;
 mod model;
 mod policy;
 mod start;
@@ -71,6 +72,9 @@ pub enum Command {
     /// Look at the policy.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// The privacy budget: what was spent, what is left, and the cap.
+    #[command(subcommand)]
+    Ledger(ledger::Command),
     /// Look at the data.
     #[command(subcommand)]
     Data(data::Command),
@@ -111,6 +115,7 @@ impl Cli {
             Command::Start(args) => start::run(self, args),
             Command::Status(args) => status::run(self, args),
             Command::Policy(command) => policy::run(self, command),
+            Command::Ledger(command) => ledger::run(self, command),
             Command::Data(command) => data::run(self, command),
             Command::Devices(args) => devices::run(self, args),
             Command::Model(command) => model::run(self, command),
@@ -144,7 +149,7 @@ impl Cli {
 const fn exit_code(error: &AgentError) -> u8 {
     match error {
         AgentError::Config { .. } | AgentError::Data(_) | AgentError::Device(_) => 3,
-        AgentError::Identity(_) | AgentError::Denied(_) => 4,
+        AgentError::Identity(_) | AgentError::Denied(_) | AgentError::Ledger(_) => 4,
         _ => 1,
     }
 }

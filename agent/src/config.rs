@@ -68,6 +68,9 @@ pub struct Policy {
     /// Whether a person must say yes to each run.
     #[serde(default)]
     pub approve: Approve,
+    /// Whether nothing made from records may leave without noise that the ledger was charged for.
+    #[serde(default)]
+    pub require_dp: bool,
 }
 
 /// Who says yes to a run that the policy allows.
@@ -99,6 +102,7 @@ impl Default for Policy {
             min_cohort: default_cohort(),
             min_rows: default_rows(),
             approve: Approve::Ask,
+            require_dp: false,
         }
     }
 }
@@ -226,6 +230,7 @@ release = []               # what may leave: "statistics", "sums", "updates", "m
 min_cohort = 3             # smallest number of sites in a run
 min_rows = 10              # smallest number of records an output may be made of
 approve = "ask"            # "ask": a person runs `sheaf-agent approve RUN`; "auto": this policy is enough
+require_dp = false         # true: nothing leaves without noise paid for in the ledger; `sheaf-agent ledger cap` sets the budget
 "#;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::Budget,
     config::Config,
     device,
     error::AgentError,
@@ -37,7 +38,11 @@ pub async fn run(
         .map_err(|e| AgentError::Device(e.to_string()))??;
     let link = Link::default();
     let grace = config.stop_grace;
-    let worker = Worker::new(config, state.clone(), link.clone(), assets, turns);
+    let home = config.home.clone();
+    let budget = tokio::task::spawn_blocking(move || Budget::open(&home))
+        .await
+        .map_err(|e| AgentError::Ledger(e.to_string()))??;
+    let worker = Worker::new(config, state.clone(), budget, link.clone(), assets, turns);
     let hang_up = CancellationToken::new();
     let mut kept =
         tokio::spawn(link::keep(identity, link.clone(), worker.clone(), state.clone(), hang_up.clone()));

@@ -30,6 +30,9 @@ pub enum AgentError {
     /// The site's policy says no.
     #[error("policy: {0}")]
     Denied(String),
+    /// The site's privacy ledger cannot be used, or refuses.
+    #[error("ledger: {0}")]
+    Ledger(String),
     /// The site's records do not fit the task.
     #[error("data: {0}")]
     Data(String),

@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! link (dial, session, outbox) ─► policy (gate, approval) ─► worker ─► task (data, arithmetic) ─► egress ─► outbox ─► link
+//!                                                                └► budget (ledger) ─► noise ──┘
 //! ```
 
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -126,7 +126,7 @@ async fn attend(
     link.channel.send_replace(Some(channel.clone()));
     tokio::select! {
         ended = session::hold(channel.clone(), link, worker, state, stop) => ended,
-        ended = courier::deliver_all(channel.clone(), link, state) => ended,
+        ended = courier::deliver_all(channel.clone(), identity, link, state) => ended,
         ended = renew_in_time(identity, channel) => ended,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_proto::v1::Task;
+use sheaf_proto::{privacy::PrivacySpec, v1::Task};
 
 use crate::{
     config::{ANY_MODEL, Approve, Config},
@@ -18,6 +18,7 @@ pub struct Permit {
     min_rows: u64,
     max_bytes: u64,
     needs_approval: bool,
+    requires_noise: bool,
 }
 
 impl Permit {
@@ -40,6 +41,10 @@ impl Permit {
     /// Largest answer, bytes.
     pub const fn max_bytes(&self) -> u64 {
         self.max_bytes
+    }
+    /// Whether nothing may leave without noise that the ledger was charged for.
+    pub const fn requires_noise(&self) -> bool {
+        self.requires_noise
     }
     /// Whether a person must say yes first.
     pub const fn needs_approval(&self) -> bool {
@@ -79,7 +84,23 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
         min_rows: policy.min_rows,
         max_bytes: task.max_result_bytes,
         needs_approval: policy.approve == Approve::Ask,
+        requires_noise: policy.require_dp,
     })
+}
+
+/// Checks what a task's answer is to be paid for with, before any record is read.
+///
+/// # Errors
+/// [`AgentError::Denied`] where the site asks for noise and the task for none.
+pub fn check_privacy(config: &Config, privacy: Option<&PrivacySpec>) -> Result<(), AgentError> {
+    match privacy {
+        None if config.policy.require_dp => Err(AgentError::Denied(
+            "this site takes part with differential privacy alone (require_dp): the plan needs a [privacy] section \
+             that covers this phase"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Checks the columns that a task would read against the site's list for the data set, if it has one.

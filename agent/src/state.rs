@@ -15,8 +15,13 @@ use sheaf_proto::BlobId;
 
 use crate::{egress::Released, error::AgentError};
 
-const MIGRATIONS: &[M<'_>] = &[M::up(
-    "CREATE TABLE outbox (
+const MIGRATIONS: &[M<'_>] = &[
+    M::up(START),
+    // What an answer's run has cost so far: goes out with it.
+    M::up("ALTER TABLE outbox ADD COLUMN spend BLOB"),
+];
+
+const START: &str = "CREATE TABLE outbox (
          run_id TEXT NOT NULL, key TEXT NOT NULL, blob TEXT NOT NULL, seconds REAL NOT NULL,
          delivered_at INTEGER, verdict TEXT,
          PRIMARY KEY (run_id, key)) STRICT;
@@ -27,8 +32,7 @@ const MIGRATIONS: &[M<'_>] = &[M::up(
      CREATE TABLE releases (
          id INTEGER PRIMARY KEY, at INTEGER NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL,
          kind TEXT NOT NULL, blob TEXT NOT NULL) STRICT;
-     CREATE TABLE status (name TEXT PRIMARY KEY, value TEXT NOT NULL, at INTEGER NOT NULL) STRICT;",
-)];
+     CREATE TABLE status (name TEXT PRIMARY KEY, value TEXT NOT NULL, at INTEGER NOT NULL) STRICT;";
 
 /// The agent's memory.
 #[derive(Clone)]
@@ -51,6 +55,8 @@ pub struct Pending {
     pub path: PathBuf,
     /// Computing time, seconds.
     pub seconds: f64,
+    /// The statement of what the run has cost, not yet signed.
+    pub spend: Option<Vec<u8>>,
 }
 
 /// What left the site.
@@ -110,7 +116,13 @@ impl State {
     }
 
     /// Keeps an answer until it is delivered. On return it survives a power cut.
-    pub fn post(&self, run_id: &str, key: &str, released: &Released) -> Result<(), AgentError> {
+    pub fn post(
+        &self,
+        run_id: &str,
+        key: &str,
+        released: &Released,
+        spend: Option<&[u8]>,
+    ) -> Result<(), AgentError> {
         let path = self.outbox.join(released.blob().hex());
         let staged = path.with_extension("new");
         let write = || {
@@ -129,52 +141,40 @@ impl State {
         let connection = self.lock();
         write().map_err(AgentError::file(&path))?;
         connection.execute(
-            "INSERT INTO outbox (run_id, key, blob, seconds) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO outbox (run_id, key, blob, seconds, spend) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (run_id, key) DO UPDATE SET
-                 blob = excluded.blob, seconds = excluded.seconds, delivered_at = NULL, verdict = NULL",
-            params![run_id, key, released.blob().to_string(), released.seconds()],
+                 blob = excluded.blob, seconds = excluded.seconds, spend = excluded.spend,
+                 delivered_at = NULL, verdict = NULL",
+            params![run_id, key, released.blob().to_string(), released.seconds(), spend],
         )?;
         Ok(())
     }
 
     /// The answer to a task that waits to be delivered: what is computed once is not computed again.
     pub fn answer(&self, run_id: &str, key: &str) -> Result<Option<Pending>, AgentError> {
-        let found = self
-            .lock()
-            .query_row(
-                "SELECT blob, seconds FROM outbox WHERE run_id = ?1 AND key = ?2 AND delivered_at IS NULL",
-                [run_id, key],
-                |row| Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?)),
-            )
-            .optional()?;
-        let Some((blob, seconds)) = found else {
-            return Ok(None);
-        };
-        let pending = self.pending_of(run_id, key, &blob, seconds)?;
         // The bytes go when they are delivered; without them the task is as if never done.
-        Ok(pending.path.exists().then_some(pending))
+        let mut waiting = self.pending()?.into_iter();
+        Ok(waiting.find(|one| one.run_id == run_id && one.key == key && one.path.exists()))
     }
 
     /// Answers that wait to be delivered, oldest first.
     pub fn pending(&self) -> Result<Vec<Pending>, AgentError> {
-        let rows: Vec<(String, String, String, f64)> = {
-            let connection = self.lock();
-            let mut query = connection.prepare(
-                "SELECT run_id, key, blob, seconds FROM outbox WHERE delivered_at IS NULL ORDER BY rowid",
-            )?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-            rows.collect::<Result<_, _>>()?
-        };
-        rows.into_iter()
-            .map(|(run, key, blob, seconds)| self.pending_of(&run, &key, &blob, seconds))
-            .collect()
-    }
-
-    fn pending_of(&self, run_id: &str, key: &str, blob: &str, seconds: f64) -> Result<Pending, AgentError> {
-        let blob: BlobId =
-            blob.parse().map_err(|_| AgentError::State("a blob name is damaged".to_owned()))?;
-        let path = self.outbox.join(blob.hex());
-        Ok(Pending { run_id: run_id.to_owned(), key: key.to_owned(), blob, path, seconds })
+        let connection = self.lock();
+        let mut query = connection.prepare(
+            "SELECT run_id, key, blob, seconds, spend FROM outbox WHERE delivered_at IS NULL ORDER BY rowid",
+        )?;
+        let mut rows = query.query([])?;
+        let mut pending = Vec::new();
+        while let Some(row) = rows.next()? {
+            let blob: BlobId = row
+                .get::<_, String>(2)?
+                .parse()
+                .map_err(|_| AgentError::State("a blob name is damaged".to_owned()))?;
+            let path = self.outbox.join(blob.hex());
+            let (run_id, key, seconds, spend) = (row.get(0)?, row.get(1)?, row.get(3)?, row.get(4)?);
+            pending.push(Pending { run_id, key, blob, path, seconds, spend });
+        }
+        Ok(pending)
     }
 
     /// Notes the coordinator's verdict. The bytes go: the coordinator holds them durably, or will not have them.

@@ -3,12 +3,16 @@
 pub mod afl;
 pub mod fedavg;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use sheaf_data::{AssetStore, Schema, Source};
 use sheaf_models::{Compute, DeviceChoice};
+use sheaf_proto::privacy::{Priced, PrivacySpec};
 
-use crate::{device, egress::Answer, error::AgentError};
+use crate::{budget::Purse, device, egress::Answer, error::AgentError};
 
 /// Workloads of this build.
 pub const WORKLOADS: &[&str] = &[sheaf_proto::afl::WORKLOAD, sheaf_proto::fedavg::WORKLOAD];
@@ -35,6 +39,8 @@ pub struct Resources<'a> {
     /// simulation share one cache, from which nothing goes.
     pub owner: Option<&'a str>,
     device: DeviceChoice,
+    /// The right to draw noise, for a task whose answer must be paid for; whoever draws takes it.
+    purse: Mutex<Option<Purse>>,
 }
 
 impl<'a> Resources<'a> {
@@ -45,7 +51,22 @@ impl<'a> Resources<'a> {
         owner: Option<&'a str>,
         device: DeviceChoice,
     ) -> Self {
-        Self { assets, cache, owner, device }
+        Self { assets, cache, owner, device, purse: Mutex::new(None) }
+    }
+
+    /// The same for a task that must pay.
+    #[must_use]
+    pub fn with_purse(self, purse: Option<Purse>) -> Self {
+        Self { purse: Mutex::new(purse), ..self }
+    }
+
+    /// Takes the right to draw noise.
+    ///
+    /// # Errors
+    /// [`AgentError::Task`] where the task did not say what it pays.
+    pub fn purse(&self) -> Result<Purse, AgentError> {
+        let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
+        purse.take().ok_or_else(|| AgentError::Task("noise is asked for, but no budget was named".to_owned()))
     }
 
     /// The device to compute on, opened by the first task of the process that asks.
@@ -68,6 +89,13 @@ pub trait Workload: Send + Sync {
         let Reading { schema } = serde_json::from_slice(&assignment.spec)
             .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))?;
         Ok(schema.backbone.map(|backbone| backbone.model).into_iter().collect())
+    }
+
+    /// What the answer must be paid for with, which every specification carries under one name; none for an exact one.
+    fn privacy(&self, assignment: &Assignment) -> Result<Option<PrivacySpec>, AgentError> {
+        let priced: Priced = serde_json::from_slice(&assignment.spec)
+            .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))?;
+        Ok(priced.privacy)
     }
 
     /// Answers one task from the site's records.

@@ -9,16 +9,19 @@ use std::{
     time::Duration,
 };
 
-use sheaf_data::AssetStore;
+use sheaf_data::{AssetStore, Source};
+use sheaf_privacy::ledger::{Digest, Head};
 use sheaf_proto::{
     BlobId,
-    v1::{Task, task_update::State as TaskState},
+    privacy::PrivacySpec,
+    v1::{LedgerHead, Task, task_update::State as TaskState},
 };
 use sheaf_transport::transfer::BlobMover;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::{Budget, Purse},
     config::Config,
     device,
     egress::{self, Answer},
@@ -45,6 +48,7 @@ pub struct Worker {
 struct Shared {
     config: Config,
     state: State,
+    budget: Arc<Budget>,
     link: Link,
     assets: AssetStore,
     /// Tasks that may compute at the same time; shared by the agents of a simulation.
@@ -55,10 +59,18 @@ struct Shared {
 
 impl Worker {
     /// A worker with nothing to do.
-    pub fn new(config: Config, state: State, link: Link, assets: AssetStore, turns: Arc<Semaphore>) -> Self {
+    pub fn new(
+        config: Config,
+        state: State,
+        budget: Arc<Budget>,
+        link: Link,
+        assets: AssetStore,
+        turns: Arc<Semaphore>,
+    ) -> Self {
         let shared = Shared {
             config,
             state,
+            budget,
             link,
             assets,
             turns,
@@ -119,6 +131,21 @@ impl Worker {
         }
     }
 
+    /// Holds the ledger against what the coordinator remembers of it.
+    pub fn compare_ledger(&self, head: Option<LedgerHead>) {
+        let Some(LedgerHead { counter, hash }) = head else {
+            return;
+        };
+        let Ok(hash) = <[u8; 32]>::try_from(hash.as_ref()) else {
+            tracing::warn!("the coordinator remembers a ledger head that is none");
+            return;
+        };
+        let head = Head { counter, hash: Digest::from_bytes(hash) };
+        if let Err(error) = self.shared.budget.compare(head) {
+            tracing::error!("{error}");
+        }
+    }
+
     /// What this agent computes on, for the coordinator's list of sites.
     pub fn device(&self) -> String {
         device::name(self.shared.config.device)
@@ -166,6 +193,8 @@ impl Worker {
         let columns = task::named(&task.workload)?.columns(&assignment)?;
         policy::check_columns(&shared.config, &task.dataset, &columns)?;
         policy::check_models(&shared.config, &task::named(&task.workload)?.models(&assignment)?)?;
+        let privacy = task::named(&task.workload)?.privacy(&assignment)?;
+        policy::check_privacy(&shared.config, privacy.as_ref())?;
         if permit.needs_approval() {
             self.await_approval(task, &columns).await?;
         }
@@ -173,7 +202,7 @@ impl Worker {
         let _turn = Arc::clone(&shared.turns).acquire_owned().await.map_err(|_| AgentError::Cancelled)?;
         self.say(task, TaskState::Running).await;
         tracing::info!(run = task.run_id, task = task.key, "computing");
-        let answer = self.compute(task, assignment, cancel).await?;
+        let answer = self.compute(task, assignment, privacy, cancel).await?;
         self.release(task, answer, permit).await
     }
 
@@ -229,6 +258,7 @@ impl Worker {
         &self,
         task: &Task,
         assignment: Assignment,
+        privacy: Option<PrivacySpec>,
         cancel: &CancellationToken,
     ) -> Result<Answer, AgentError> {
         let workload = task::named(&task.workload)?;
@@ -236,11 +266,13 @@ impl Worker {
             self.shared.config.data.get(&task.dataset).cloned().ok_or_else(|| {
                 AgentError::Denied(format!("this site has no data set \"{}\"", task.dataset))
             })?;
-        let (shared, dataset, cancel) = (Arc::clone(&self.shared), task.dataset.clone(), cancel.clone());
+        let (shared, task, cancel) = (Arc::clone(&self.shared), task.clone(), cancel.clone());
         tokio::task::spawn_blocking(move || {
             let config = &shared.config;
-            let owner = (!config.cache_shared).then_some(dataset.as_str());
-            let resources = Resources::new(&shared.assets, &config.cache, owner, config.device);
+            let owner = (!config.cache_shared).then_some(task.dataset.as_str());
+            let purse = privacy.map(|privacy| purse(&shared, &task, &source, &privacy)).transpose()?;
+            let resources =
+                Resources::new(&shared.assets, &config.cache, owner, config.device).with_purse(purse);
             workload.perform(&assignment, &source, &resources, &|| cancel.is_cancelled())
         })
         .await
@@ -248,14 +280,27 @@ impl Worker {
     }
 
     async fn release(&self, task: &Task, answer: Answer, permit: Permit) -> Result<(), AgentError> {
-        let (state, run_id, key) = (self.shared.state.clone(), task.run_id.clone(), task.key.clone());
+        let (shared, run_id, key) = (Arc::clone(&self.shared), task.run_id.clone(), task.key.clone());
         tokio::task::spawn_blocking(move || {
-            let released = egress::release(answer, &permit, &state)?;
-            state.post(&run_id, &key, &released)
+            let state = &shared.state;
+            let released = egress::release(answer, &permit, state)?;
+            let spend = match released.paid() {
+                Some(paid) => shared.budget.statement(&paid.run, &paid.dataset)?,
+                None => None,
+            };
+            let spend = spend.map(|statement| statement.to_bytes()).transpose();
+            let spend = spend.map_err(|e| AgentError::Ledger(e.to_string()))?;
+            state.post(&run_id, &key, &released, spend.as_deref())
         })
         .await
         .map_err(|e| AgentError::State(e.to_string()))?
     }
+}
+
+/// What the task may ask of the ledger, for the very records it will read.
+fn purse(shared: &Shared, task: &Task, source: &Source, privacy: &PrivacySpec) -> Result<Purse, AgentError> {
+    let dataset = Digest::from_bytes(source.digest(&shared.assets)?);
+    shared.budget.purse(&task.run_id, &task.plan_sha256, dataset, privacy)
 }
 
 fn task_error(error: sheaf_proto::BlobIdError) -> AgentError {
@@ -269,6 +314,7 @@ const fn public_reason(error: &AgentError) -> &'static str {
             "the records at this site cannot be read as the plan asks; the site's log says why"
         }
         AgentError::Task(_) => "the task cannot be carried out by this agent; the site's log says why",
+        AgentError::Ledger(_) => "the site's privacy ledger cannot be used; the site's log says why",
         AgentError::File { .. } | AgentError::State(_) => {
             "the site has trouble with its disk; its log says more"
         }

@@ -5,8 +5,9 @@ mod tests {
     use std::{fs, path::Path, sync::Arc};
 
     use sheaf_agent::{
+        budget::Budget,
         config::Config,
-        egress::{self, Answer, Private, Released},
+        egress::{self, Answer, Made, Private, Released},
         error::AgentError,
         link::Link,
         policy::{self, Permit},
@@ -45,7 +46,7 @@ mod tests {
     }
 
     fn answer(kind: &'static str, rows: u64, bytes: &[u8]) -> Answer {
-        Answer { kind, bytes: Private::new(bytes.to_vec()), rows, seconds: 0.5 }
+        Answer { kind, bytes: Private::new(bytes.to_vec()), made: Made::OfRows(rows), seconds: 0.5 }
     }
 
     /// A state in a folder that lives as long.
@@ -67,7 +68,7 @@ mod tests {
 
         fn post(&self, run: &str, key: &str, bytes: &[u8]) {
             let released = self.release(run, key, bytes);
-            self.state.post(run, key, &released).unwrap();
+            self.state.post(run, key, &released, None).unwrap();
         }
 
         fn waiting(&self) -> Vec<(String, String)> {
@@ -219,7 +220,8 @@ mod tests {
         let config = Config { home: folder.to_owned(), ..config(AUTO) };
         let state = State::open(folder, false).unwrap();
         let assets = AssetStore::new(folder.join("assets"), None);
-        Worker::new(config, state, Link::default(), assets, Arc::new(Semaphore::new(1)))
+        let budget = Budget::open(folder).unwrap();
+        Worker::new(config, state, budget, Link::default(), assets, Arc::new(Semaphore::new(1)))
     }
 
     async fn settle() {

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod home;
 pub mod hub;
 pub mod identity;
+pub mod privacy;
 pub mod report;
 pub mod rpc;
 pub mod run;

@@ -7,6 +7,8 @@ mod html;
 use serde::{Deserialize, Serialize};
 use sheaf_data::Backbone;
 
+use crate::privacy::SignedStatement;
+
 pub use html::render;
 
 /// Version of `report.json`.
@@ -34,6 +36,9 @@ pub struct Report {
     /// What the tuned language model writes; known in simulations of an adapter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<TextSample>,
+    /// What the plan allowed to be lost; absent where answers were exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<RunPrivacy>,
     /// Where the time went.
     pub timing: Timing,
     /// What computed it.
@@ -74,10 +79,10 @@ pub struct RoundReport {
     pub sites: Vec<String>,
     /// Sites that were asked and are not in it.
     pub missed: Vec<MissedRound>,
-    /// Training rows in it.
-    pub rows: u64,
-    /// Mean training loss, by rows.
-    pub loss: f64,
+    /// Training rows in it; null where they are private.
+    pub rows: Option<u64>,
+    /// Mean training loss, by rows; null where it is private.
+    pub loss: Option<f64>,
     /// Of the model after it on test rows; null where it was not measured.
     pub accuracy: Option<f64>,
     /// Negative log-likelihood a test token, nats; null where it was not measured.
@@ -187,8 +192,8 @@ pub struct LocalScores {
 pub struct SiteReport {
     /// Its name.
     pub name: String,
-    /// Training rows in the sums.
-    pub rows: u64,
+    /// Training rows in the sums; null where they are private.
+    pub rows: Option<u64>,
     /// in, dropped, declined or withdrawn.
     pub status: String,
     /// Why it is not in.
@@ -203,6 +208,47 @@ pub struct SiteReport {
     pub class_counts: Vec<u64>,
     /// How models do there.
     pub metrics: SiteMetrics,
+    /// What the run has cost the site's data set, as the site says; absent where nothing was spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<SitePrivacy>,
+}
+
+/// What the plan allowed to be lost. Adjacency is add/remove of one unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunPrivacy {
+    /// Whose presence is protected: `row`, or a column.
+    pub unit: String,
+    /// What the model may cost each site.
+    pub epsilon: f64,
+    /// What measuring it may cost each site; null where no site measured.
+    pub evaluate: Option<f64>,
+    /// The delta of both.
+    pub delta: f64,
+    /// The mechanisms, with their noise.
+    pub events: Vec<sheaf_privacy::Event>,
+}
+
+/// What a run has cost a site's data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SitePrivacy {
+    /// PLD epsilon of the run, from above: what it spent.
+    pub epsilon: f64,
+    /// Rényi epsilon of the run.
+    pub epsilon_rdp: f64,
+    /// PLD epsilon of the run where neighbours differ by one unit exchanged.
+    pub epsilon_replace_one: f64,
+    /// Delta of these.
+    pub delta: f64,
+    /// PLD epsilon of everything ever done with the data set, at the cap's delta.
+    pub epsilon_total: f64,
+    /// The site's cap.
+    pub cap: f64,
+    /// The cap's delta.
+    pub cap_delta: f64,
+    /// Entries of the site's ledger at that moment.
+    pub ledger_entries: u64,
+    /// The statement that these figures are from, as the site signed it.
+    pub statement: SignedStatement,
 }
 
 /// How models do at one site.

@@ -15,7 +15,10 @@ use rusqlite_migration::{M, Migrations};
 
 use crate::error::Error;
 
-const MIGRATIONS: &[M<'_>] = &[M::up(include_str!("../migrations/0001_start.sql"))];
+const MIGRATIONS: &[M<'_>] = &[
+    M::up(include_str!("../migrations/0001_start.sql")),
+    M::up(include_str!("../migrations/0002_ledger_heads.sql")),
+];
 
 /// The database. Calls block for a disk write at most; async callers go through [`Database::run`].
 #[derive(Clone)]

@@ -12,6 +12,7 @@ use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
 use crate::{
     error::Error,
+    privacy::Schedule,
     report::{LocalScores, Scores, SiteMetrics},
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
@@ -48,6 +49,12 @@ pub struct Answers<'a> {
 
 /// The coordinator's side of a workload. All methods block and are called on blocking threads.
 pub trait Workload: Send + Sync {
+    /// How often the workload draws noise under a plan's `[privacy]`.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Invalid`] where it has no private form with these options.
+    fn schedule(&self, plan: &Plan) -> Result<Schedule, Error>;
+
     /// Refuses a plan whose options cannot be meant.
     fn check_plan(&self, plan: &Plan) -> Result<(), Error>;
 
@@ -115,10 +122,10 @@ pub struct RoundPublication {
     pub key: String,
     /// The parameters after it.
     pub parameters: BlobId,
-    /// Training rows in it.
-    pub rows: u64,
-    /// Mean training loss of the sites, by rows.
-    pub loss: f64,
+    /// Training rows in it; none where they are private.
+    pub rows: Option<u64>,
+    /// Mean training loss of the sites, by rows; none where it is private.
+    pub loss: Option<f64>,
     /// Whose updates are in it.
     pub sites: Vec<SiteName>,
     /// Of its model on the sites' test rows, where it was measured.
@@ -130,9 +137,9 @@ pub struct RoundPublication {
 /// What is published about one site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SitePublication {
-    /// Training rows.
-    pub rows: u64,
-    /// Training rows by class.
+    /// Training rows; none where they are private.
+    pub rows: Option<u64>,
+    /// Training rows by class; empty where they are private.
     pub class_counts: Vec<u64>,
     /// Its figures.
     pub metrics: SiteMetrics,

@@ -5,7 +5,7 @@
 //! | phase | specification | answer |
 //! |---|---|---|
 //! | survey | [`SurveySpec`] | `sheaf_data::Survey` |
-//! | sums | [`SumsSpec`] | `sheaf_analytic` sums: G, B, counts |
+//! | sums | [`SumsSpec`] | `sheaf_analytic` sums: G, B, counts; with noise [`NoisedSums`] |
 //! | evaluate | [`EvaluateSpec`], input: the model file | [`Evaluation`] |
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,12 @@ use sheaf_analytic::{
     metrics::{Confusion, ScoreHistogram},
 };
 use sheaf_data::{Encoding, Schema};
+
+use crate::privacy::PrivacySpec;
+
+mod noised;
+
+pub use noised::{NoisedError, NoisedSums};
 
 /// Workload name on the wire and in plans.
 pub const WORKLOAD: &str = "afl";
@@ -49,6 +55,9 @@ pub struct SumsSpec {
     pub encoding: Encoding,
     /// How input rows become integer feature rows.
     pub features: FeatureSpec,
+    /// What the answer must be paid for with: then it is [`NoisedSums`]. In [`EvaluateSpec`] it is about the figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacySpec>,
 }
 
 /// Asks how well the model does on the site's test rows.

@@ -16,9 +16,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sheaf_data::Schema;
 
-use crate::afl::SumsSpec;
+use crate::{afl::SumsSpec, privacy::PrivacySpec};
 
-pub use update::{Parameters, ParametersFile, Tensor, Update, UpdateError};
+pub use update::{Measured, Parameters, ParametersFile, Tensor, Update, UpdateError};
 
 /// Workload name on the wire and in plans.
 pub const WORKLOAD: &str = "fedavg";
@@ -150,6 +150,9 @@ pub struct RoundSpec {
     pub round: u32,
     /// How.
     pub training: Training,
+    /// What it must be paid for with: then training is DP-SGD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacySpec>,
     /// What.
     #[serde(flatten)]
     pub head: Head,

@@ -24,8 +24,9 @@ pub struct ModelCard {
     pub encoding: Encoding,
     /// How input rows become feature rows.
     pub features: FeatureSpec,
-    /// Training rows in the sums.
-    pub rows: u64,
+    /// Training rows in the sums; none where they are private.
+    #[serde(default)]
+    pub rows: Option<u64>,
     /// Sites in the sums, by name.
     pub sites: Vec<String>,
 }

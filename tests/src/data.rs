@@ -126,8 +126,12 @@ impl Study {
         let standardizes = options.standardizes(&plan);
         let survey = survey(&dataset, &plan.schema, standardizes).unwrap();
         let encoding = Encoding::decide(&survey, &plan.schema, standardizes).unwrap();
-        let spec =
-            SumsSpec { features: options.features(encoding.input_dim()), schema: plan.schema, encoding };
+        let spec = SumsSpec {
+            features: options.features(encoding.input_dim()),
+            schema: plan.schema,
+            encoding,
+            privacy: None,
+        };
         let sums = afl::sums(&spec, &dataset, &|| false).unwrap();
         solve(&sums, options.lambda).unwrap().sha256()
     }

@@ -9,7 +9,7 @@ use sheaf_coordinator::{
 use sheaf_data::{Encoding, survey};
 use sheaf_proto::{
     afl::SumsSpec,
-    fedavg::{Optimizer, Parameters, ParametersFile, Training, Update},
+    fedavg::{Measured, Optimizer, Parameters, ParametersFile, Training, Update},
     v1::{RunDetail, Task, Verdict},
 };
 use sheaf_tests::{
@@ -49,7 +49,8 @@ async fn rounds_of_one_site_with_all_its_rows_are_training_in_one_place() {
     let encoding = Encoding::decide(&surveyed, &schema, false).unwrap();
     let plan = sheaf_coordinator::run::plan::Plan::parse(&study.plan).unwrap();
     let options = sheaf_coordinator::workload::fedavg::FedavgOptions::of(&plan).unwrap();
-    let rows = SumsSpec { features: options.afl().features(encoding.input_dim()), schema, encoding };
+    let rows =
+        SumsSpec { features: options.afl().features(encoding.input_dim()), schema, encoding, privacy: None };
     let training = Training {
         epochs: 6,
         batch: 0,
@@ -113,7 +114,7 @@ async fn a_coordinator_killed_twice_goes_on_at_the_round_it_was_in() {
 /// Answers a round with the parameters it began with.
 async fn unchanged(site: &RawSite, task: &Task) -> Update {
     let parameters = Parameters::decode(&site.fetch(task.inputs.first()).await).unwrap();
-    Update { parameters, rows: 100, loss: 1.0 }
+    Update { parameters, measured: Some(Measured { rows: 100, loss: 1.0 }) }
 }
 
 async fn answer(site: &RawSite, task: &Task, update: &Update) {
@@ -169,8 +170,8 @@ async fn an_update_that_cannot_be_is_refused_and_a_right_one_taken_after_it() {
         ],
         [
             ("missing", |u| drop(u.parameters.remove("bias"))),
-            ("row count", |u| u.rows = 0),
-            ("training rows", |u| u.rows = u64::MAX),
+            ("row count", |u| u.measured.as_mut().unwrap().rows = 0),
+            ("training rows", |u| u.measured.as_mut().unwrap().rows = u64::MAX),
         ],
     ];
     for (round, hostile) in hostile.iter().enumerate() {

@@ -30,6 +30,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         Cli::print_json(&json!({
             "workloads": policy.workloads, "datasets": allowed, "release": policy.release,
             "models": policy.models, "columns": policy.columns, "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
+            "require_dp": policy.require_dp,
             "approve": if policy.approve == Approve::Ask { "ask" } else { "auto" },
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -46,6 +47,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
     }
     say!("smallest number of sites       {}", policy.min_cohort);
     say!("smallest number of rows        {}", policy.min_rows);
+    say!("only with noise paid for       {}", if policy.require_dp { "yes" } else { "no" });
     let yes = match policy.approve {
         Approve::Ask => "a person, for each run: sheaf-agent approve RUN",
         Approve::Auto => "this policy alone",

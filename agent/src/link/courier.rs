@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sheaf_proto::v1::{TaskResult, Verdict, fleet_client::FleetClient, task_update::State as TaskState};
+use sheaf_proto::v1::{
+    SpendStatement, TaskResult, Verdict, fleet_client::FleetClient, task_update::State as TaskState,
+};
 use sheaf_transport::{
     channel::CallerChannel,
     digest::BlobHasher,
@@ -14,6 +16,7 @@ use tonic::{Code, Status};
 use super::Link;
 use crate::{
     error::AgentError,
+    identity::Identity,
     state::{Pending, State},
 };
 
@@ -33,6 +36,7 @@ enum Outcome {
 /// Delivers what is there, then whatever is posted, until the link breaks.
 pub(super) async fn deliver_all(
     channel: CallerChannel,
+    identity: &Identity,
     link: &Link,
     state: &State,
 ) -> Result<(), AgentError> {
@@ -40,7 +44,7 @@ pub(super) async fn deliver_all(
         let mut again = false;
         for pending in state.pending()? {
             let (run, task) = (&pending.run_id, &pending.key);
-            match deliver(&channel, &pending).await? {
+            match deliver(&channel, identity, &pending).await? {
                 Outcome::Verdict(verdict, words) => {
                     tracing::info!(run, task, words, bytes = pending.blob.size(), "delivered");
                     state.delivered(&pending, &words)?;
@@ -77,7 +81,11 @@ pub(super) async fn deliver_all(
 }
 
 /// Delivers one answer. An error means that the link broke.
-async fn deliver(channel: &CallerChannel, pending: &Pending) -> Result<Outcome, AgentError> {
+async fn deliver(
+    channel: &CallerChannel,
+    identity: &Identity,
+    pending: &Pending,
+) -> Result<Outcome, AgentError> {
     let purpose = UploadPurpose { run_id: pending.run_id.clone(), task_key: pending.key.clone() };
     match BlobMover::new(channel.clone()).upload(pending.blob, &pending.path, &purpose).await {
         Ok(()) => {}
@@ -97,7 +105,7 @@ async fn deliver(channel: &CallerChannel, pending: &Pending) -> Result<Outcome, 
         result: Some(pending.blob.to_wire()),
         seconds: pending.seconds,
         attempt: 1,
-        spend: None,
+        spend: pending.spend.as_deref().map(|statement| signed(identity, statement)).transpose()?,
     };
     match FleetClient::new(channel.clone()).submit_result(result).await {
         Ok(ack) => {
@@ -114,6 +122,18 @@ async fn deliver(channel: &CallerChannel, pending: &Pending) -> Result<Outcome, 
         }
         Err(status) => not_taken(&status),
     }
+}
+
+/// A statement of what a run has cost, signed by the site.
+fn signed(identity: &Identity, statement: &[u8]) -> Result<SpendStatement, AgentError> {
+    let signature = identity.signing().sign(statement).map_err(|e| AgentError::Identity(e.to_string()))?;
+    let credentials =
+        serde_json::to_vec(&identity.credentials()?).map_err(|e| AgentError::Identity(e.to_string()))?;
+    Ok(SpendStatement {
+        statement: statement.to_vec().into(),
+        signature: signature.into(),
+        credentials: credentials.into(),
+    })
 }
 
 /// What a failed call means for the answer: only a refusal of this very answer lets it go.

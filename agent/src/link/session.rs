@@ -59,6 +59,7 @@ pub(super) async fn hold(
         heard = Instant::now();
         match message.body {
             Some(Down::Welcome(welcome)) => {
+                worker.compare_ledger(welcome.ledger_head);
                 link.outbound.send_replace(Some(sender.clone()));
                 tracing::info!(site = welcome.site, coordinator = welcome.coordinator_version, "connected");
                 note(state, "link", "up");

@@ -1,5 +1,7 @@
 //! AFL at the site: survey, exact sums, evaluation (spec: `sheaf_proto::afl`).
 
+mod private;
+
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,7 @@ use sheaf_analytic::{
     metrics::{Confusion, ScoreHistogram},
     scores, solve,
 };
-use sheaf_data::{Dataset, Schema, Source, Split, survey};
+use sheaf_data::{Dataset, ROW_UNIT, Schema, Source, Split, survey};
 use sheaf_proto::{
     afl::{
         EVALUATE, EvaluateSpec, Evaluation, RELEASE_METRICS, RELEASE_STATISTICS, RELEASE_SUMS, SUMS, SURVEY,
@@ -19,7 +21,7 @@ use sheaf_proto::{
 
 use super::{Assignment, Resources, Workload};
 use crate::{
-    egress::{Answer, Private},
+    egress::{Answer, Made, Private},
     error::AgentError,
     features::{self, Opened},
 };
@@ -38,7 +40,10 @@ impl Workload for Afl {
             schema: Schema,
         }
         let Reading { schema } = parse(&assignment.spec)?;
-        Ok(schema.columns())
+        let unit = self.privacy(assignment)?.map(|privacy| privacy.unit).filter(|unit| unit != ROW_UNIT);
+        // Texts have their id in any case.
+        let unit = unit.filter(|unit| !schema.columns().contains(unit) && schema.target.is_some());
+        Ok(schema.columns().into_iter().chain(unit).collect())
     }
 
     fn perform(
@@ -49,18 +54,27 @@ impl Workload for Afl {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
         let began = Instant::now();
-        let (kind, bytes, rows) = match assignment.phase.as_str() {
+        let (kind, bytes, made) = match assignment.phase.as_str() {
             SURVEY => {
                 let spec: SurveySpec = parse(&assignment.spec)?;
                 let opened = features::open(source, &spec.schema, resources, cancelled)?;
                 let survey = survey(&opened.dataset, &spec.schema, spec.moments)?;
-                (RELEASE_STATISTICS, to_json(&survey)?, survey.rows_train)
+                (RELEASE_STATISTICS, to_json(&survey)?, Made::OfRows(survey.rows_train))
             }
             SUMS => {
                 let spec: SumsSpec = parse(&assignment.spec)?;
                 let opened = features::open(source, &spec.schema, resources, cancelled)?;
-                let sums = sums(&spec, &opened.dataset, cancelled)?;
-                (RELEASE_SUMS, codec::encode(&sums), sums.rows())
+                let (bytes, made) = match &spec.privacy {
+                    Some(privacy) => {
+                        let purse = resources.purse()?;
+                        private::sums(&spec, privacy, &opened.dataset, purse, cancelled)?
+                    }
+                    None => {
+                        let sums = sums(&spec, &opened.dataset, cancelled)?;
+                        (codec::encode(&sums), Made::OfRows(sums.rows()))
+                    }
+                };
+                (RELEASE_SUMS, bytes, made)
             }
             EVALUATE => {
                 let spec: EvaluateSpec = parse(&assignment.spec)?;
@@ -69,14 +83,24 @@ impl Workload for Afl {
                     .first()
                     .ok_or_else(|| AgentError::Task("the evaluation came without a model".to_owned()))?;
                 let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
-                let evaluation = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
-                (RELEASE_METRICS, to_json(&evaluation)?, evaluation.train_rows)
+                let (evaluation, made) = match &spec.sums.privacy {
+                    Some(privacy) => {
+                        let purse = resources.purse()?;
+                        private::evaluate(&spec, privacy, model, &opened, purse, cancelled)?
+                    }
+                    None => {
+                        let figures = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
+                        let rows = Made::OfRows(figures.train_rows);
+                        (figures, rows)
+                    }
+                };
+                (RELEASE_METRICS, to_json(&evaluation)?, made)
             }
             other => {
                 return Err(AgentError::Task(format!("AFL has no phase \"{other}\"; a newer version may")));
             }
         };
-        Ok(Answer { kind, bytes: Private::new(bytes), rows, seconds: began.elapsed().as_secs_f64() })
+        Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
     }
 }
 
@@ -99,16 +123,30 @@ pub fn sums(spec: &SumsSpec, dataset: &Dataset, cancelled: &dyn Fn() -> bool) ->
         if cancelled() {
             return Err(AgentError::Cancelled);
         }
-        let inputs = spec.encoding.inputs(dataset, block)?;
-        let labels: Vec<u32> = spec
-            .encoding
-            .labels(dataset, block)?
-            .into_iter()
-            .collect::<Option<_>>()
-            .ok_or_else(|| AgentError::Data("a training row has a class that the survey did not count; did the data change during the run?".to_owned()))?;
-        accumulator.push(&featurizer.quantise(&inputs, block.len())?, &labels)?;
+        let (q, labels) = rows_of(spec, &featurizer, dataset, block)?;
+        if labels.len() < block.len() && spec.schema.declared.is_none() {
+            return Err(AgentError::Data(
+                "a training row has a class that the survey did not count; did the data change during the run?"
+                    .to_owned(),
+            ));
+        }
+        accumulator.push(&q, &labels)?;
     }
     Ok(accumulator.finish())
+}
+
+/// Quantised rows with their classes; rows of a class that the encoding does not know are left out.
+fn rows_of(
+    spec: &SumsSpec,
+    featurizer: &Featurizer,
+    dataset: &Dataset,
+    rows: &[usize],
+) -> Result<(Vec<f64>, Vec<u32>), AgentError> {
+    let labels = spec.encoding.labels(dataset, rows)?;
+    let (known, labels): (Vec<usize>, Vec<u32>) =
+        rows.iter().zip(labels).filter_map(|(row, label)| Some((*row, label?))).unzip();
+    let inputs = spec.encoding.inputs(dataset, &known)?;
+    Ok((featurizer.quantise(&inputs, known.len())?, labels))
 }
 
 /// Measures weights on a data set's test rows: confusion matrix, score histogram (two classes), rows left out.
@@ -118,14 +156,14 @@ pub fn measure(
     dataset: &Dataset,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Confusion, Option<ScoreHistogram>, u64), AgentError> {
-    measure_with(spec, weights, dataset, |_| {}, cancelled)
+    measure_with(spec, weights, (dataset, &dataset.rows(Split::Test)), |_| {}, cancelled)
 }
 
-/// The same with a change to each row's scores that keeps their order.
+/// The same of these rows, with a change to each row's scores that keeps their order.
 pub(super) fn measure_with(
     spec: &SumsSpec,
     weights: &Weights,
-    dataset: &Dataset,
+    (dataset, rows): (&Dataset, &[usize]),
     change: impl Fn(&mut [f64]),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Confusion, Option<ScoreHistogram>, u64), AgentError> {
@@ -134,7 +172,7 @@ pub(super) fn measure_with(
     let mut confusion = Confusion::new(classes);
     let mut histogram = (classes == 2).then(ScoreHistogram::new);
     let mut unknown = 0;
-    for block in dataset.rows(Split::Test).chunks(BLOCK) {
+    for block in rows.chunks(BLOCK) {
         if cancelled() {
             return Err(AgentError::Cancelled);
         }
@@ -183,6 +221,11 @@ pub(super) fn compare(
     Ok(Evaluation { test_rows, unknown_class_rows, federated: Some(federated), scores, local, ..nothing })
 }
 
+fn weights_of(spec: &SumsSpec, model: &[u8]) -> Result<Weights, AgentError> {
+    read_model(model, &spec.features, spec.encoding.classes.len())
+        .map_err(|e| AgentError::Task(e.to_string()))
+}
+
 fn evaluate(
     spec: &EvaluateSpec,
     model: &[u8],
@@ -191,8 +234,7 @@ fn evaluate(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Evaluation, AgentError> {
     let (dataset, sums_spec) = (&opened.dataset, &spec.sums);
-    let weights = read_model(model, &sums_spec.features, sums_spec.encoding.classes.len())
-        .map_err(|e| AgentError::Task(e.to_string()))?;
+    let weights = weights_of(sums_spec, model)?;
     let own = || {
         let own = || Ok(solve(&sums(sums_spec, dataset, cancelled)?, spec.lambda)?);
         spec.local_baseline.then(own).transpose()

@@ -19,7 +19,7 @@ use super::{
     afl::{Afl, parse, to_json},
 };
 use crate::{
-    egress::{Answer, Private},
+    egress::{Answer, Made, Private},
     error::AgentError,
     features::{self, Opened},
 };
@@ -67,7 +67,7 @@ impl Workload for Fedavg {
                     Head::Lora(lora) => lora::train(&spec, lora, input, &dataset, resources, cancelled)?,
                 };
                 let bytes = update.encode().map_err(|e| AgentError::Task(e.to_string()))?;
-                (RELEASE_UPDATES, bytes, update.rows)
+                (RELEASE_UPDATES, bytes, update.measured.map_or(0, |measured| measured.rows))
             }
             Some(Step::Evaluate(_)) => {
                 let spec: EvaluateSpec = parse(&assignment.spec)?;
@@ -97,6 +97,7 @@ impl Workload for Fedavg {
                 )));
             }
         };
-        Ok(Answer { kind, bytes: Private::new(bytes), rows, seconds: began.elapsed().as_secs_f64() })
+        let made = Made::OfRows(rows);
+        Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
     }
 }

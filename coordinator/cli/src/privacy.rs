@@ -1,6 +1,9 @@
 //! `sheaf privacy`: what noised training costs, and what noise an epsilon asks for, before anybody runs anything.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use serde_json::json;
@@ -11,7 +14,7 @@ use sheaf_privacy::{
     accountant::{Account, AccountError, Calibration, Composition, calibrate::check_delta},
 };
 
-use crate::{Cli, output};
+use crate::{Cli, output, plan};
 
 const EPSILON_EXAMPLES: &str = "Examples:
   sheaf privacy epsilon --q 0.064 --sigma 1.0 --steps 78 --delta 2e-4
@@ -32,6 +35,17 @@ pub(crate) enum Command {
     /// The least noise that keeps an epsilon.
     #[command(after_help = SIGMA_EXAMPLES)]
     Sigma(SigmaArgs),
+    /// What a run would cost each site, before anybody runs it, and the cap that a site would need.
+    #[command(
+        after_help = "Examples:\n  sheaf privacy plan study.toml\n  sheaf privacy plan study.toml --set privacy.epsilon=1 --json"
+    )]
+    Plan {
+        /// The plan, TOML, with a [privacy] section.
+        plan: PathBuf,
+        /// Override a key: section.key=value. May be given several times.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        overrides: Vec<String>,
+    },
 }
 
 /// How the noised steps go.
@@ -73,6 +87,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Epsilon(args) => epsilon(cli, args),
         Command::Sigma(args) => sigma(cli, args),
+        Command::Plan { plan, overrides } => of_plan(cli, plan, overrides),
     }
 }
 
@@ -93,6 +108,63 @@ fn sigma(cli: &Cli, args: &SigmaArgs) -> Result<ExitCode> {
     show(cli, &args.sampling, found.sigma, &found.account)
 }
 
+fn of_plan(cli: &Cli, path: &Path, overrides: &[String]) -> Result<ExitCode> {
+    let plan = plan::read(path, overrides)?;
+    let Some(privacy) = &plan.privacy else {
+        return Err(Error::invalid(format!(
+            "{} has no [privacy] section: its answers are exact, and no epsilon bounds what they tell",
+            path.display()
+        ))
+        .into());
+    };
+    let cost = privacy.cost()?;
+    if cli.json {
+        output::json(&json!({
+            "plan": plan.run.name, "unit": privacy.section.unit, "sigma": privacy.model.sigma(), "events": cost.events,
+            "delta": cost.account.delta, "epsilon_rdp": cost.account.epsilon_rdp, "epsilon_pld": cost.account.epsilon_pld,
+            "epsilon_pld_lower": cost.account.epsilon_pld_lower,
+            "epsilon_replace_one": cost.account.epsilon_replace_one, "cap": cost.cap,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    say!("{}: each site that takes part pays, once, for every {}", plan.run.name, privacy.section.unit);
+    for event in &cost.events {
+        say!("  {}", event_words(event));
+    }
+    accounts(&cost.account);
+    say!(
+        "A site where nothing was spent yet lets the run in with: sheaf-agent ledger cap {} \\",
+        plan.run.dataset
+    );
+    say!("  --epsilon {:.4} --delta {} --unit {}", ceil4(cost.cap), cost.account.delta, privacy.section.unit);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Up to four places, so that the printed cap is enough.
+fn ceil4(cap: f64) -> f64 {
+    (cap * 1e4).ceil() / 1e4
+}
+
+fn event_words(event: &Event) -> String {
+    match event {
+        Event::PoissonGaussian { rate, sigma, steps } => {
+            format!(
+                "{steps} steps of training, each on {:.2} % of the records, noise {:.4} times the clip",
+                rate.get() * 100.0,
+                sigma.get()
+            )
+        }
+        Event::Gaussian { sigma, count } => format!(
+            "{count} sum over all records, Gaussian noise {:.4} times what one unit weighs",
+            sigma.get()
+        ),
+        Event::Laplace { scale, count } => {
+            format!("{count} set of counts of test records, Laplace noise of scale {:.4}", scale.get())
+        }
+        Event::Pure { epsilon } => format!("epsilon {epsilon}"),
+    }
+}
+
 fn show(cli: &Cli, sampling: &Sampling, sigma: Sigma, account: &Account) -> Result<ExitCode> {
     if cli.json {
         output::json(&json!({
@@ -103,6 +175,12 @@ fn show(cli: &Cli, sampling: &Sampling, sigma: Sigma, account: &Account) -> Resu
         return Ok(ExitCode::SUCCESS);
     }
     say!("q {}, sigma {sigma}, {} steps, delta {}", sampling.q, sampling.steps, account.delta);
+    accounts(account);
+    say!("\"One record\" is the unit that is clipped: a row, or all rows of one person.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn accounts(account: &Account) {
     let mut table = output::table(&["epsilon", "neighbours differ by", "accountant"], &[0]);
     for (epsilon, neighbours, accountant) in [
         (account.epsilon_pld, "one record more or fewer", "PLD, from above: what is spent"),
@@ -113,8 +191,6 @@ fn show(cli: &Cli, sampling: &Sampling, sigma: Sigma, account: &Account) -> Resu
         table.add_row([format!("{epsilon:.4}"), neighbours.to_owned(), accountant.to_owned()]);
     }
     say!("{table}");
-    say!("\"One record\" is the unit that is clipped: a row, or all rows of one person.");
-    Ok(ExitCode::SUCCESS)
 }
 
 /// What the accountant refuses is what was asked for: exit code 3.

@@ -109,11 +109,16 @@ pub(crate) fn round_accuracy(federated: &Model, parameters: &[u8], dataset: &Dat
 /// Trains on all training rows of one data set.
 pub(crate) fn pooled(plan: &Plan, dataset: &Dataset) -> Result<Model> {
     let options = AflOptions::of(plan)?;
-    let standardizes = options.standardizes(plan);
-    let survey = survey(dataset, &plan.schema, standardizes)?;
-    let encoding = Encoding::decide(&survey, &plan.schema, standardizes)?;
+    let encoding = match Encoding::declared(&plan.schema)? {
+        Some(encoding) => encoding,
+        None => {
+            let standardizes = options.standardizes(plan);
+            let survey = survey(dataset, &plan.schema, standardizes)?;
+            Encoding::decide(&survey, &plan.schema, standardizes)?
+        }
+    };
     let features = options.features(encoding.input_dim());
-    let spec = SumsSpec { schema: plan.schema.clone(), encoding, features };
+    let spec = SumsSpec { schema: plan.schema.clone(), encoding, features, privacy: None };
     let sums = afl::sums(&spec, dataset, &never)?;
     let weights = solve(&sums, options.lambda)?;
     let card = ModelCard {
@@ -125,7 +130,7 @@ pub(crate) fn pooled(plan: &Plan, dataset: &Dataset) -> Result<Model> {
         reading: spec.schema,
         encoding: spec.encoding,
         features: spec.features,
-        rows: sums.rows(),
+        rows: Some(sums.rows()),
         sites: vec!["pooled".to_owned()],
     };
     Ok(Model { card, weights })
@@ -174,7 +179,8 @@ fn alone(plan: &Plan, card: &ModelCard, dataset: &Dataset) -> Result<Weights> {
     Ok(if card.workload == FEDAVG {
         fedavg::centralised(&spec, dataset, &whole(&FedavgOptions::of(plan)?), &never)?
     } else {
-        solve(&afl::sums(&spec, dataset, &never)?, card.lambda)?
+        // Not the card's lambda: one that noise asked for is too large for exact sums.
+        solve(&afl::sums(&spec, dataset, &never)?, AflOptions::of(plan)?.lambda)?
     })
 }
 
@@ -183,5 +189,6 @@ fn spec_of(card: &ModelCard) -> SumsSpec {
         schema: card.reading.clone(),
         encoding: card.encoding.clone(),
         features: card.features.clone(),
+        privacy: None,
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use sheaf_privacy::Epsilon;
 use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
 
 use super::{
     AttachedEvaluation, Environment, Metrics, MissedRound, ModelInfo, PhaseTiming, Report, RoundReport,
-    RunInfo, SCHEMA, SiteReport, Timing, render,
+    RunInfo, RunPrivacy, SCHEMA, SitePrivacy, SiteReport, Timing, render,
 };
 use crate::{
     VERSION,
@@ -16,6 +17,7 @@ use crate::{
     error::Error,
     hub::Hub,
     identity::signer::Signature,
+    privacy::Privacy,
     rpc::operator::{membership_words, status_word},
     run::{
         event::Entry,
@@ -80,7 +82,7 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
         Some(text) => serde_json::from_str(&text)?,
         None => AttachedEvaluation::default(),
     };
-    let report = report(handle, &run, &publication, attached);
+    let report = report(handle, &run, &publication, attached, hub.desk.authority.certificate());
     let mut files = vec![
         ("report.json".to_owned(), hub.blobs.put(&serde_json::to_vec_pretty(&report)?)?),
         ("report.html".to_owned(), hub.blobs.put(render(&report).as_bytes())?),
@@ -126,7 +128,13 @@ fn events(journal: &[Entry], up_to: i64) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: AttachedEvaluation) -> Report {
+fn report(
+    handle: &RunHandle,
+    run: &Run,
+    publication: &Publication,
+    attached: AttachedEvaluation,
+    authority: &[u8],
+) -> Report {
     let equal = attached.pooled_sha256.as_ref().map(|pooled| *pooled == publication.weight_sha256);
     Report {
         schema: SCHEMA,
@@ -155,10 +163,11 @@ fn report(handle: &RunHandle, run: &Run, publication: &Publication, attached: At
             pooled: attached.pooled,
             local: attached.local.or_else(|| publication.local.clone()),
         },
-        sites: run.members.iter().map(|(site, m)| site_report(run, site, m, publication)).collect(),
+        sites: run.members.iter().map(|member| site_report(run, member, publication, authority)).collect(),
         rounds: publication.rounds.iter().map(|round| round_report(run, round, &attached.rounds)).collect(),
         comparison: attached.comparison,
         samples: attached.samples,
+        privacy: handle.plan.privacy.as_ref().map(run_privacy),
         timing: Timing {
             total_s: seconds(run.started_at, run.finished_at.unwrap_or(run.started_at)),
             phases: run
@@ -205,7 +214,12 @@ fn round_report(run: &Run, round: &RoundPublication, measured: &BTreeMap<u32, f6
     }
 }
 
-fn site_report(run: &Run, site: &SiteName, membership: &Membership, publication: &Publication) -> SiteReport {
+fn site_report(
+    run: &Run,
+    (site, membership): (&SiteName, &Membership),
+    publication: &Publication,
+    authority: &[u8],
+) -> SiteReport {
     let (status, reason) = membership_words(membership);
     let (bytes_up, bytes_down) = traffic(run, site);
     let keys: std::collections::BTreeSet<_> = run.spans.iter().map(|span| &span.key).collect();
@@ -217,7 +231,7 @@ fn site_report(run: &Run, site: &SiteName, membership: &Membership, publication:
     let published = publication.sites.get(site);
     SiteReport {
         name: site.to_string(),
-        rows: published.map_or(0, |p| p.rows),
+        rows: published.map_or(Some(0), |p| p.rows),
         status: status.to_owned(),
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
         bytes_up,
@@ -225,6 +239,36 @@ fn site_report(run: &Run, site: &SiteName, membership: &Membership, publication:
         seconds: computing,
         class_counts: published.map(|p| p.class_counts.clone()).unwrap_or_default(),
         metrics: published.map(|p| p.metrics.clone()).unwrap_or_default(),
+        privacy: site_privacy(run, site, authority),
+    }
+}
+
+/// The site's last statement about this run, of any version: what was spent stays spent.
+fn site_privacy(run: &Run, site: &SiteName, authority: &[u8]) -> Option<SitePrivacy> {
+    let statements = run.deliveries.values().filter_map(|answers| answers.get(site)?.spend.as_ref());
+    // They were checked when they came; one that does not hold any more is left out.
+    let read = statements.filter_map(|signed| Some((signed.check(site, authority).ok()?, signed)));
+    let (statement, signed) = read.max_by_key(|(statement, _)| statement.head.counter)?;
+    Some(SitePrivacy {
+        epsilon: statement.epsilon_pld.get(),
+        epsilon_rdp: statement.epsilon_rdp.get(),
+        epsilon_replace_one: statement.epsilon_replace_one.get(),
+        delta: statement.delta.get(),
+        epsilon_total: statement.epsilon_total.get(),
+        cap: statement.cap.get(),
+        cap_delta: statement.cap_delta.get(),
+        ledger_entries: statement.head.counter,
+        statement: signed.clone(),
+    })
+}
+
+fn run_privacy(privacy: &Privacy) -> RunPrivacy {
+    RunPrivacy {
+        unit: privacy.section.unit.clone(),
+        epsilon: privacy.section.epsilon.get(),
+        evaluate: privacy.section.evaluate.map(Epsilon::get),
+        delta: privacy.section.delta.get(),
+        events: [Some(privacy.model), privacy.metrics].into_iter().flatten().collect(),
     }
 }
 

@@ -14,6 +14,7 @@ mod confusion;
 mod headline;
 mod holdings;
 mod phases;
+mod privacy;
 mod quantity;
 mod rounds;
 mod samples;
@@ -70,6 +71,7 @@ pub fn render(report: &Report) -> String {
             scores::write_classes(out, test);
         });
     }
+    section(&mut page, "Privacy", |out| privacy::write(out, report.privacy.as_ref(), &report.sites));
     section(&mut page, "Sites", |out| sites::write(out, &report.sites));
     section(&mut page, "Time", |out| phases::write(out, &report.timing));
     section(&mut page, "Provenance", |out| write_provenance(out, report));

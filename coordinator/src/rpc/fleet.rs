@@ -6,8 +6,9 @@ use prost::Message as _;
 use sheaf_proto::{
     BlobId,
     v1::{
-        AgentMessage, CoordinatorMessage, Heartbeat, Hello, RenewRequest, RenewResponse, ResultAck,
-        TaskResult, TaskUpdate, Welcome, agent_message, coordinator_message::Body, fleet_server::Fleet,
+        AgentMessage, CoordinatorMessage, Heartbeat, Hello, LedgerHead, RenewRequest, RenewResponse,
+        ResultAck, TaskResult, TaskUpdate, Welcome, agent_message, coordinator_message::Body,
+        fleet_server::Fleet,
     },
 };
 use sheaf_transport::identity::SiteName;
@@ -20,6 +21,7 @@ use crate::{
     VERSION,
     fleet::{OpenSession, SESSION_QUEUE},
     hub::Hub,
+    privacy::Spend,
     run::handle::printable,
 };
 
@@ -47,17 +49,17 @@ impl Fleet for FleetService {
             device: printable(&hello.device),
             workloads: hello.workloads,
         };
+        let name = site.clone();
+        let ledger_head = self.0.database.run(move |database| database.ledger_head(&name)).await?;
+        let ledger_head = ledger_head.map(|(counter, hash)| LedgerHead { counter, hash: hash.into() });
         let (tasks, mut offered) = mpsc::channel(SESSION_QUEUE);
         let (outbound, stream) = mpsc::channel(SESSION_QUEUE);
         let session = self.0.fleet.open(&site, tasks, &self.0.shutdown);
         tracing::info!(%site, agent = %hello.agent_version, device = %hello.device, "connected");
         let hub = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let welcome = Welcome {
-                coordinator_version: VERSION.to_owned(),
-                site: site.to_string(),
-                ledger_head: None,
-            };
+            let welcome =
+                Welcome { coordinator_version: VERSION.to_owned(), site: site.to_string(), ledger_head };
             drop(outbound.send(Ok(CoordinatorMessage { body: Some(Body::Welcome(welcome)) })).await);
             let end = session.end.clone();
             tokio::select! {
@@ -80,8 +82,18 @@ impl Fleet for FleetService {
         let overhead = result.encoded_len() as u64;
         let blob = BlobId::from_wire(result.result.as_ref()).map_err(crate::error::Error::from)?;
         let run = self.0.run(&result.run_id)?;
+        let spend = match &result.spend {
+            Some(message) => {
+                let authority = self.0.desk.authority.certificate();
+                let spend = Spend::read(message, &result.run_id, &site, authority)?;
+                let (name, head) = (site.clone(), spend.head());
+                self.0.database.run(move |database| database.remember_head(&name, head)).await?;
+                Some(spend.signed)
+            }
+            None => None,
+        };
         let (verdict, reason) =
-            run.deliver(site.clone(), result.key.clone(), blob, result.seconds, overhead).await?;
+            run.deliver(site.clone(), result.key.clone(), blob, result.seconds, overhead, spend).await?;
         tracing::info!(%site, run = %run.id, key = result.key, ?verdict, reason, "result");
         Ok(Response::new(ResultAck { verdict: verdict.into(), reason }))
     }

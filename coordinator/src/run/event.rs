@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
 
+use crate::privacy::SignedStatement;
+
 /// One line of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -102,6 +104,9 @@ pub struct Delivery {
     pub bytes_down: u64,
     /// Computing time at the site.
     pub seconds: f64,
+    /// What the run has cost the site so far, where it was paid for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spend: Option<SignedStatement>,
 }
 
 /// Something that happened.

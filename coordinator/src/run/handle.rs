@@ -7,6 +7,7 @@ use std::{
 
 use sheaf_proto::{
     BlobId,
+    privacy::Priced,
     v1::{Verdict, task_update},
 };
 use sheaf_transport::identity::SiteName;
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    privacy::SignedStatement,
     store::blobs::BlobStore,
     workload::{self, Context},
 };
@@ -107,6 +109,7 @@ impl RunHandle {
         blob: BlobId,
         seconds: f64,
         overhead: u64,
+        spend: Option<SignedStatement>,
     ) -> Result<(Verdict, String), Error> {
         // Only an answer that is wanted is checked. For another not a word is said before the journal has what it
         // says: the driver answers, below.
@@ -116,10 +119,10 @@ impl RunHandle {
             run.task_for(&site).filter(|_| wanted).cloned()
         };
         let Some(phase) = phase else {
-            let delivery = Delivery { blob, bytes_up: 0, bytes_down: 0, seconds: 0.0 };
+            let delivery = Delivery { blob, bytes_up: 0, bytes_down: 0, seconds: 0.0, spend: None };
             return Ok(verdict(self.ask(|reply| Command::Deliver { site, key, delivery, reply }).await??));
         };
-        if let Err(refusal) = self.check(&phase, &site, blob).await {
+        if let Err(refusal) = self.check(&phase, &site, blob, spend.is_some()).await {
             return match refusal.class {
                 crate::error::Class::Invalid => Ok((Verdict::Refused, refusal.message)),
                 _ => Err(refusal),
@@ -131,12 +134,13 @@ impl RunHandle {
             bytes_up: blob.size() + overhead,
             bytes_down: phase.spec.size() + fetched + overhead,
             seconds: if seconds.is_finite() { seconds.max(0.0) } else { 0.0 },
+            spend,
         };
         let admission = self.ask(|reply| Command::Deliver { site, key, delivery, reply }).await??;
         Ok(verdict(admission))
     }
 
-    async fn check(&self, phase: &PhaseSpec, site: &SiteName, blob: BlobId) -> Result<(), Error> {
+    async fn check(&self, phase: &PhaseSpec, site: &SiteName, blob: BlobId, paid: bool) -> Result<(), Error> {
         if !self.blobs.contains(&blob) {
             return Err(Error::conflict("the answer is not here yet; upload it first"));
         }
@@ -146,6 +150,12 @@ impl RunHandle {
         let checked = tokio::task::spawn_blocking(move || {
             let (plan, blobs, version) = (&handle.plan, &handle.blobs, handle.run().version);
             let context = Context { plan, blobs, members: &[], run_id: &handle.id, version };
+            let Priced { privacy } = serde_json::from_slice(&blobs.get(&phase.spec)?)?;
+            if privacy.is_some() && !paid {
+                return Err(Error::invalid(
+                    "the answer must come with the site's statement of what it has spent",
+                ));
+            }
             workload::named(&plan.run.workload)?.check_result(&context, &phase, &site, &blobs.path(&blob))
         })
         .await

@@ -149,7 +149,7 @@ fn published() -> Event {
 }
 
 fn answer(blob: BlobId) -> Delivery {
-    Delivery { blob, bytes_up: blob.size(), bytes_down: 10, seconds: 0.1 }
+    Delivery { blob, bytes_up: blob.size(), bytes_down: 10, seconds: 0.1, spend: None }
 }
 
 fn delivered(name: &str, key: &str) -> Event {

@@ -7,7 +7,11 @@ use serde::Deserialize;
 use sheaf_data::{Partition, Schema, Source, catalogue::Catalogue};
 use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
-use crate::{error::Error, workload};
+use crate::{
+    error::Error,
+    privacy::{Privacy, PrivacySection},
+    workload,
+};
 
 /// A checked plan.
 #[derive(Debug, Clone)]
@@ -24,6 +28,8 @@ pub struct Plan {
     pub evaluate: EvaluateSection,
     /// How a simulation is run.
     pub simulate: SimulateSection,
+    /// What the sites may lose, with the noise that follows; none: answers are exact.
+    pub privacy: Option<Privacy>,
     /// The table named like the workload.
     pub options: toml::Table,
     /// The text it was read from.
@@ -114,7 +120,7 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duratio
     humantime::parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
-const SECTIONS: [&str; 6] = ["run", "data", "schema", "partition", "evaluate", "simulate"];
+const SECTIONS: [&str; 7] = ["run", "data", "schema", "partition", "evaluate", "simulate", "privacy"];
 
 impl Plan {
     /// Reads and checks a plan's text.
@@ -129,12 +135,14 @@ impl Plan {
             .ok_or_else(|| Error::invalid("the plan has no [run] section; it needs name and workload"))?;
         let mut schema = section(&mut table, "schema")?.unwrap_or_default();
         pin_backbone(&mut schema)?;
-        let plan = Self {
+        let privacy: Option<PrivacySection> = section(&mut table, "privacy")?;
+        let mut plan = Self {
             data: section(&mut table, "data")?,
             schema,
             partition: section(&mut table, "partition")?,
             evaluate: section(&mut table, "evaluate")?.unwrap_or_default(),
             simulate: section(&mut table, "simulate")?.unwrap_or_default(),
+            privacy: None,
             options: section(&mut table, &run.workload)?.unwrap_or_default(),
             run,
             text: text.to_owned(),
@@ -146,6 +154,11 @@ impl Plan {
                 plan.run.workload,
             )));
         }
+        let workload = workload::named(&plan.run.workload)?;
+        plan.privacy = match privacy {
+            Some(section) => Some(Privacy::resolve(section, workload.schedule(&plan)?)?),
+            None => None,
+        };
         plan.check()?;
         Ok(plan)
     }

@@ -1,6 +1,7 @@
 //! Sites, invitations and certificates.
 
 use rusqlite::{OptionalExtension as _, params};
+use sheaf_privacy::ledger::Head;
 use sheaf_transport::identity::{Identity, PeerCertificate, SiteName};
 
 use super::Database;
@@ -156,6 +157,29 @@ impl Database {
             params![site.as_str(), now, agent_version, device],
         )?;
         Ok(())
+    }
+
+    /// Remembers the newest entry of a site's ledger; an older one than is known changes nothing.
+    pub fn remember_head(&self, site: &SiteName, head: Head) -> Result<(), Error> {
+        let counter = i64::try_from(head.counter).map_err(|e| Error::invalid(e.to_string()))?;
+        self.lock().execute(
+            "INSERT INTO ledger_heads (site, counter, hash) VALUES (?1, ?2, ?3)
+             ON CONFLICT (site) DO UPDATE SET counter = excluded.counter, hash = excluded.hash
+             WHERE excluded.counter > ledger_heads.counter",
+            params![site.as_str(), counter, head.hash.as_bytes()],
+        )?;
+        Ok(())
+    }
+
+    /// The newest entry of a site's ledger that was seen: counter and hash.
+    pub fn ledger_head(&self, site: &SiteName) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        let found = self
+            .lock()
+            .query_row("SELECT counter, hash FROM ledger_heads WHERE site = ?1", [site.as_str()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get(1)?))
+            })
+            .optional()?;
+        Ok(found.map(|(counter, hash)| (counter.unsigned_abs(), hash)))
     }
 
     /// Every site, by name.

@@ -1,4 +1,7 @@
-//! AFL (CVPR 2025, arXiv 2405.16240) with exact integer sums: survey, sums, one solve, evaluation at the sites.
+//! AFL (CVPR 2025, arXiv 2405.16240) with exact integer sums: survey, sums, one solve, evaluation at the sites. Where the
+//! plan declares what the survey would find there is no survey; under `[privacy]` the sums carry noise ([`private`]).
+
+mod private;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sheaf_analytic::{
-    FeatureMap, FeatureSpec, Normalize, Sums, SumsShape, codec,
+    FeatureMap, FeatureSpec, Normalize, Sums, SumsShape, Weights, codec,
     metrics::{Confusion, ScoreHistogram},
     solve,
 };
@@ -16,8 +19,8 @@ use sheaf_data::{Encoding, Source, Survey};
 use sheaf_proto::{
     BlobId,
     afl::{
-        EVALUATE, EvaluateSpec, Evaluation, RELEASE_METRICS, RELEASE_STATISTICS, RELEASE_SUMS, SUMS, SURVEY,
-        SumsSpec, SurveySpec, WORKLOAD,
+        EVALUATE, EvaluateSpec, Evaluation, NoisedSums, RELEASE_METRICS, RELEASE_STATISTICS, RELEASE_SUMS,
+        SUMS, SURVEY, SumsSpec, SurveySpec, WORKLOAD,
     },
     model::{ModelCard, write_model},
 };
@@ -26,6 +29,7 @@ use sheaf_transport::identity::SiteName;
 use super::{Answers, Context, Publication, SitePublication, Workload, question};
 use crate::{
     error::Error,
+    privacy::{Privacy, Schedule},
     report::{LocalScores, Scores, SiteMetrics},
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
@@ -71,6 +75,9 @@ pub struct AflOptions {
     /// Seed of the random ReLU buffer.
     #[serde(default)]
     pub seed: u64,
+    /// Under `[privacy]`: the ridge parameter is at least this many times the noise's own size.
+    #[serde(default = "noise_ridge")]
+    pub noise_ridge: f64,
 }
 
 const fn one() -> f64 {
@@ -82,17 +89,31 @@ const fn l2() -> Normalize {
 const fn bits() -> u32 {
     14
 }
+const fn noise_ridge() -> f64 {
+    1.0
+}
 
 impl AflOptions {
     /// Reads and checks the plan's table.
     pub fn of(plan: &Plan) -> Result<Self, Error> {
-        let options: Self = plan
+        let mut options: Self = plan
             .options
             .clone()
             .try_into()
             .map_err(|e: toml::de::Error| Error::invalid(format!("[afl] {}", e.message())))?;
         if !(options.lambda.is_finite() && options.lambda >= 0.0) {
             return Err(Error::invalid("[afl] lambda must be a number of at least 0"));
+        }
+        if !(options.noise_ridge.is_finite() && options.noise_ridge >= 0.0) {
+            return Err(Error::invalid("[afl] noise_ridge must be a number of at least 0"));
+        }
+        if plan.schema.declared.is_some() && options.standardize == Some(true) {
+            return Err(Error::invalid(
+                "[afl] standardize needs a survey of the records; with [schema.declared] columns are scaled by their ranges",
+            ));
+        }
+        if plan.privacy.is_some() {
+            private::check(plan, &mut options)?;
         }
         options.features(1).validate().map_err(|e| Error::invalid(format!("[afl] {e}")))?;
         Ok(options)
@@ -109,6 +130,9 @@ impl AflOptions {
 
     /// Whether inputs are standardised: as the plan says, else for tables and not for features or pixels.
     pub fn standardizes(&self, plan: &Plan) -> bool {
+        if plan.schema.declared.is_some() {
+            return false;
+        }
         let table = match &plan.data {
             _ if plan.schema.backbone.is_some() => false,
             Some(source) => matches!(source, Source::Table { .. }),
@@ -123,7 +147,6 @@ impl AflOptions {
 pub(super) struct SurveyOutcome {
     pub(super) encoding: Encoding,
     pub(super) features: FeatureSpec,
-    pub(super) train_rows: u64,
 }
 
 /// What the sums phase gives.
@@ -135,11 +158,14 @@ struct SumsOutcome {
     merged: BlobId,
     /// Whose sums are in it.
     contributions: Vec<(SiteName, BlobId)>,
-    rows: u64,
+    /// None where they are private.
+    rows: Option<u64>,
+    /// The ridge parameter it was solved with.
+    lambda: f64,
 }
 
 /// What the evaluation phase gives.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct EvaluationOutcome {
     pub(super) federated: Option<Confusion>,
     pub(super) scores: Option<ScoreHistogram>,
@@ -147,16 +173,22 @@ pub(super) struct EvaluationOutcome {
 }
 
 impl Workload for Afl {
+    fn schedule(&self, _: &Plan) -> Result<Schedule, Error> {
+        Ok(Schedule::Once)
+    }
+
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         AflOptions::of(plan).map(|_| ())
     }
 
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
+        let Some((survey, outputs)) = surveyed(context, outputs)? else {
+            return ask_survey(context, &AflOptions::of(context.plan)?);
+        };
         match outputs {
-            [] => ask_survey(context, &AflOptions::of(context.plan)?),
-            [survey] => ask_sums(context, &outcome(context.blobs, survey)?),
-            [survey, sums] => {
-                ask_evaluation(context, outcome(context.blobs, survey)?, &outcome(context.blobs, sums)?)
+            [] => ask_sums(context, &survey),
+            [sums] if measures(context.plan) => {
+                ask_evaluation(context, survey, &outcome(context.blobs, sums)?)
             }
             _ => Ok(Next::Publish),
         }
@@ -175,7 +207,10 @@ impl Workload for Afl {
             SURVEY => check_survey(&bytes).map_err(|e| refused(&e)),
             SUMS => {
                 let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
-                codec::check(&bytes, &shape(&spec)).map(|_| ()).map_err(|e| refused(&e))
+                match &spec.privacy {
+                    Some(_) => NoisedSums::decode(&bytes, &shape(&spec)).map(drop).map_err(|e| refused(&e)),
+                    None => codec::check(&bytes, &shape(&spec)).map(drop).map_err(|e| refused(&e)),
+                }
             }
             EVALUATE => {
                 let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
@@ -205,15 +240,49 @@ impl Workload for Afl {
     }
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
-        let [survey, sums, evaluation] = outputs else {
-            return Err(Error::bug("AFL publishes after three phases"));
+        let Some((survey, [sums, evaluation @ ..])) = surveyed(context, outputs)? else {
+            return Err(Error::bug("AFL publishes after the sums"));
         };
-        publish(
-            context,
-            &outcome(context.blobs, survey)?,
-            &outcome(context.blobs, sums)?,
-            &outcome(context.blobs, evaluation)?,
-        )
+        let evaluation = match evaluation.first() {
+            Some(evaluation) => outcome(context.blobs, evaluation)?,
+            None => EvaluationOutcome::default(),
+        };
+        publish(context, &survey, &outcome(context.blobs, sums)?, &evaluation)
+    }
+}
+
+/// How records become rows, and the phases after that is known: from the survey's answers, or from what the plan declares.
+fn surveyed<'a>(
+    context: &Context<'_>,
+    outputs: &'a [PhaseOutput],
+) -> Result<Option<(SurveyOutcome, &'a [PhaseOutput])>, Error> {
+    let invalid = |e: sheaf_data::DataError| Error::invalid(e.to_string());
+    if let Some(encoding) = Encoding::declared(&context.plan.schema).map_err(invalid)? {
+        let options = AflOptions::of(context.plan)?;
+        return Ok(Some((SurveyOutcome::of(encoding, &options)?, outputs)));
+    }
+    match outputs.split_first() {
+        Some((survey, outputs)) => Ok(Some((outcome(context.blobs, survey)?, outputs))),
+        None => Ok(None),
+    }
+}
+
+/// Whether the sites measure the model: always, but where noise on the figures would have to be paid for and is not.
+fn measures(plan: &Plan) -> bool {
+    plan.privacy.as_ref().is_none_or(|privacy| privacy.metrics.is_some())
+}
+
+impl SurveyOutcome {
+    fn of(encoding: Encoding, options: &AflOptions) -> Result<Self, Error> {
+        let features = options.features(encoding.input_dim());
+        features.validate().map_err(|e| Error::invalid(e.to_string()))?;
+        if features.output_dim() > MAX_DIM {
+            return Err(Error::invalid(format!(
+                "the features have {} columns; the analytic workload takes at most {MAX_DIM}",
+                features.output_dim()
+            )));
+        }
+        Ok(Self { encoding, features })
     }
 }
 
@@ -251,6 +320,7 @@ fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome) -> Result<Next, Error
         schema: context.plan.schema.clone(),
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
+        privacy: context.plan.privacy.as_ref().map(Privacy::model_spec),
     };
     let (dim, classes) = (survey.features.output_dim() as u64, survey.encoding.classes.len() as u64);
     // 9 bytes a number is above the worst case of the bit-packed form
@@ -265,9 +335,11 @@ fn ask_evaluation(context: &Context<'_>, survey: SurveyOutcome, sums: &SumsOutco
             schema: context.plan.schema.clone(),
             encoding: survey.encoding,
             features: survey.features,
+            privacy: context.plan.privacy.as_ref().and_then(Privacy::metrics_spec),
         },
-        lambda: AflOptions::of(context.plan)?.lambda,
-        local_baseline: context.plan.evaluate.local_baseline,
+        lambda: sums.lambda,
+        // A second model of the site's own would have to be paid for, too.
+        local_baseline: context.plan.evaluate.local_baseline && context.plan.privacy.is_none(),
     };
     ask(context, EVALUATE, &spec, vec![sums.model], RELEASE_METRICS, 44 * classes * classes + 4 * SLACK)
 }
@@ -296,32 +368,40 @@ pub(super) fn reduce_survey(
     let merged = merged.ok_or_else(|| Error::bug("a phase closed without an answer"))?;
     let encoding = Encoding::decide(&merged, &context.plan.schema, options.standardizes(context.plan))
         .map_err(|e| Error::invalid(e.to_string()))?;
-    let features = options.features(encoding.input_dim());
-    features.validate().map_err(|e| Error::invalid(e.to_string()))?;
-    if features.output_dim() > MAX_DIM {
-        return Err(Error::invalid(format!(
-            "the features have {} columns; the analytic workload takes at most {MAX_DIM}",
-            features.output_dim()
-        )));
-    }
-    Ok(SurveyOutcome { encoding, features, train_rows: merged.rows_train })
+    SurveyOutcome::of(encoding, options)
 }
 
 fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
     let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
     let shape = shape(&spec);
-    let sums = merge(context, answers, &shape)?;
-    let lambda = AflOptions::of(context.plan)?.lambda;
-    let weights = solve(&sums, lambda).map_err(|e| Error::invalid(e.to_string()))?;
+    let options = AflOptions::of(context.plan)?;
+    let Solved { weights, lambda, merged, rows } = match &spec.privacy {
+        Some(privacy) => private::solve(context, answers, &spec, privacy, &options)?,
+        None => {
+            let sums = merge(context, answers, &shape)?;
+            let weights = solve(&sums, options.lambda).map_err(|e| Error::invalid(e.to_string()))?;
+            Solved { weights, lambda: options.lambda, merged: codec::encode(&sums), rows: Some(sums.rows()) }
+        }
+    };
     let model = write_model(&weights, &spec.features).map_err(|e| Error::bug(e.to_string()))?;
     let outcome = SumsOutcome {
         model: context.blobs.put(&model)?,
         weight_sha256: weights.sha256(),
-        merged: context.blobs.put(&codec::encode(&sums))?,
+        merged: context.blobs.put(&merged)?,
         contributions: answers.contributions.to_vec(),
-        rows: sums.rows(),
+        rows,
+        lambda,
     };
     Ok(serde_json::to_vec(&outcome)?)
+}
+
+/// What the sums give.
+struct Solved {
+    weights: Weights,
+    lambda: f64,
+    /// The merged sums as they are kept.
+    merged: Vec<u8>,
+    rows: Option<u64>,
 }
 
 /// The exact sum of all contributions, one in memory at a time. Where the same question was answered before by
@@ -425,7 +505,7 @@ fn publish(
         workload: WORKLOAD.to_owned(),
         sha256: sums.weight_sha256.clone(),
         classes: classes.clone(),
-        lambda: AflOptions::of(context.plan)?.lambda,
+        lambda: sums.lambda,
         reading: context.plan.schema.clone(),
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
@@ -435,14 +515,17 @@ fn publish(
     let shape = SumsShape::of(&survey.features, classes.len());
     let mut sites = BTreeMap::new();
     for (site, blob) in &sums.contributions {
+        let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
+        if sums.rows.is_none() {
+            let private = SitePublication { rows: None, class_counts: Vec::new(), metrics };
+            sites.insert(site.clone(), private);
+            continue;
+        }
         // The sums were checked when they came and again when they were added.
         let head = context.blobs.head(blob, codec::header_len(&shape))?;
         let header = codec::header(&head, &shape).map_err(|e| Error::corrupt(e.to_string()))?;
-        let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
-        sites.insert(
-            site.clone(),
-            SitePublication { rows: header.rows, class_counts: header.counts, metrics },
-        );
+        let published = SitePublication { rows: Some(header.rows), class_counts: header.counts, metrics };
+        sites.insert(site.clone(), published);
     }
     let local: Vec<f64> = evaluation.sites.values().filter_map(|e| accuracy(e.local.as_ref())).collect();
     let auc = evaluation.scores.as_ref().and_then(ScoreHistogram::auc);

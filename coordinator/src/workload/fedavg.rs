@@ -23,6 +23,7 @@ pub use options::{FedavgOptions, HeadKind};
 use super::{Answers, Context, Publication, Workload, afl};
 use crate::{
     error::Error,
+    privacy::Schedule,
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
         plan::Plan,
@@ -33,6 +34,10 @@ use crate::{
 pub struct Fedavg;
 
 impl Workload for Fedavg {
+    fn schedule(&self, plan: &Plan) -> Result<Schedule, Error> {
+        FedavgOptions::of(plan)?.schedule()
+    }
+
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         FedavgOptions::of(plan).map(|_| ())
     }

@@ -1,4 +1,4 @@
-//! Parameters on the wire: a safetensors file of f32 tensors; an update carries its rows and loss in the header.
+//! Parameters on the wire: a safetensors file of f32 tensors; an exact update carries its rows and loss in the header.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,6 +24,13 @@ pub struct Tensor {
 pub struct Update {
     /// The site's parameters.
     pub parameters: Parameters,
+    /// What the site tells of its records beside them; nothing after training with noise.
+    pub measured: Option<Measured>,
+}
+
+/// Exact figures about a site's training records.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
     /// Training rows: the weight in the average.
     pub rows: u64,
     /// Mean training loss of the last pass, before each step.
@@ -52,25 +59,28 @@ pub enum UpdateError {
 impl Update {
     /// The bytes as they are sent.
     pub fn encode(&self) -> Result<Vec<u8>, UpdateError> {
-        let text = format!("{} rows, loss {}", self.rows, self.loss);
-        write(&self.parameters, Some(HashMap::from([(UPDATE.to_owned(), text)])))
+        let text = |measured: Measured| format!("{} rows, loss {}", measured.rows, measured.loss);
+        let header = self.measured.map(|measured| HashMap::from([(UPDATE.to_owned(), text(measured))]));
+        write(&self.parameters, header)
     }
 
-    /// Reads and checks what [`Update::encode`] wrote: f32 tensors of finite values, at least one row, a finite loss.
+    /// Reads and checks what [`Update::encode`] wrote: f32 tensors of finite values; where there are figures, at least one
+    /// row and a finite loss.
     pub fn decode(bytes: &[u8]) -> Result<Self, UpdateError> {
         let header = |what: &str| UpdateError::Header(what.to_owned());
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
         let text = metadata.metadata().as_ref().and_then(|fields| fields.get(UPDATE));
-        let (rows, loss) = text
-            .and_then(|text| text.split_once(" rows, loss "))
-            .ok_or_else(|| header("header has neither rows nor loss"))?;
-        let rows = rows.parse().ok().filter(|rows| *rows > 0);
-        let loss = loss.parse().ok().filter(|loss: &f64| loss.is_finite());
-        Ok(Self {
-            rows: rows.ok_or_else(|| header("row count must be a whole number of at least 1"))?,
-            loss: loss.ok_or_else(|| header("loss must be a finite number"))?,
-            parameters: read(bytes)?,
-        })
+        let measured = |text: &String| {
+            let (rows, loss) =
+                text.split_once(" rows, loss ").ok_or_else(|| header("header is not rows and loss"))?;
+            let rows = rows.parse().ok().filter(|rows| *rows > 0);
+            let loss = loss.parse().ok().filter(|loss: &f64| loss.is_finite());
+            Ok::<_, UpdateError>(Measured {
+                rows: rows.ok_or_else(|| header("row count must be a whole number of at least 1"))?,
+                loss: loss.ok_or_else(|| header("loss must be a finite number"))?,
+            })
+        };
+        Ok(Self { measured: text.map(measured).transpose()?, parameters: read(bytes)? })
     }
 }
 
@@ -129,7 +139,8 @@ mod tests {
 
     fn update() -> Update {
         let tensor = Tensor { shape: vec![2, 2], data: vec![1.0, -2.5, 0.0, 1e-20] };
-        Update { parameters: [("weight".to_owned(), tensor)].into(), rows: 12, loss: 0.25 }
+        let measured = Some(Measured { rows: 12, loss: 0.25 });
+        Update { parameters: [("weight".to_owned(), tensor)].into(), measured }
     }
 
     #[test]
@@ -139,7 +150,9 @@ mod tests {
         assert_eq!(Parameters::decode(&bytes).unwrap(), update().parameters);
         let plain = ParametersFile::encode(&update().parameters).unwrap();
         assert_eq!(plain, ParametersFile::encode(&update().parameters).unwrap());
-        assert!(Update::decode(&plain).is_err(), "neither rows nor loss");
+        let unmeasured = Update { measured: None, ..update() };
+        assert_eq!(Update::decode(&plain).unwrap(), unmeasured);
+        assert_eq!(unmeasured.encode().unwrap(), plain);
     }
 
     #[test]
@@ -153,8 +166,8 @@ mod tests {
             change(&mut update);
             Update::decode(&update.encode().unwrap()).unwrap_err().to_string()
         };
-        assert!(changed(&|u| u.rows = 0).contains("row count"));
-        assert!(changed(&|u| u.loss = f64::NAN).contains("loss"));
+        assert!(changed(&|u| u.measured.as_mut().unwrap().rows = 0).contains("row count"));
+        assert!(changed(&|u| u.measured.as_mut().unwrap().loss = f64::NAN).contains("loss"));
         for bad in [f32::NAN, f32::INFINITY] {
             let error = changed(&|u| u.parameters.get_mut("weight").unwrap().data[3] = bad);
             assert!(error.contains("weight") && error.contains("value 3"), "{error}");

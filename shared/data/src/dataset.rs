@@ -7,12 +7,14 @@ mod levels;
 mod media;
 #[cfg(test)]
 mod tests;
+mod units;
 mod writing;
 
 pub use description::{ColumnDescription, Description};
 pub use image::ImageShape;
 pub use levels::Levels;
 pub use media::{Media, RgbImage};
+pub use units::ROW_UNIT;
 
 use crate::DataError;
 use sha2::{Digest, Sha256};

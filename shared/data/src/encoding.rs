@@ -1,5 +1,6 @@
 //! From records to numbers: decided once from the merged survey, published with the model, the same at every site.
 
+mod declared;
 mod hashed_text;
 mod rows;
 #[cfg(test)]

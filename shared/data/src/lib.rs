@@ -26,11 +26,15 @@ mod source;
 mod split;
 mod survey;
 
-pub use dataset::{ColumnDescription, Dataset, Description, ImageShape, Levels, Media, RgbImage, Split};
+pub use dataset::{
+    ColumnDescription, Dataset, Description, ImageShape, Levels, Media, ROW_UNIT, RgbImage, Split,
+};
 pub use encoding::{ColumnEncoding, Encoding, Inputs, Moments};
 pub use error::DataError;
 pub use fetch::{AssetFiles, AssetStore, Progress};
 pub use partition::{Partition, SiteRows, partition};
-pub use schema::{Backbone, Correction, Missing, MissingCategorical, MissingNumeric, Schema, SplitRule};
+pub use schema::{
+    Backbone, Correction, Declared, Missing, MissingCategorical, MissingNumeric, Schema, SplitRule,
+};
 pub use source::Source;
 pub use survey::{ColumnSurvey, InputSurvey, Sums, Survey, survey};

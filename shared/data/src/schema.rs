@@ -40,6 +40,56 @@ pub struct Schema {
     /// A pre-trained model whose features stand for images or texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Backbone>,
+    /// What is known of the records without looking at them, in place of a survey.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub declared: Option<Declared>,
+}
+
+/// What is known of the records without looking at them: from a code book, not from the data. It takes the place of the
+/// survey, whose counts and lists of names would tell about single records.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Declared {
+    /// Every class there may be; rows of another are left out.
+    pub classes: Vec<String>,
+    /// Values of a row, for features, images and what a backbone makes of records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Lowest and highest usual value of every numeric column: it is scaled to -1 to 1, and a missing one is the middle.
+    pub ranges: BTreeMap<String, [f64; 2]>,
+    /// Every name of every categorical column; others count as none. Where missing names are a level, so are they here.
+    pub levels: BTreeMap<String, Vec<String>>,
+}
+
+impl Declared {
+    fn validate(&self, schema: &Schema) -> Result<(), DataError> {
+        let refuse = |problem: String| Err(DataError::Schema(format!("declared.{problem}")));
+        if self.classes.is_empty() || self.classes.iter().collect::<BTreeSet<_>>().len() != self.classes.len()
+        {
+            return refuse("classes must name every class, each once".into());
+        }
+        for (what, named, columns) in [
+            ("ranges", self.ranges.keys().collect::<BTreeSet<_>>(), &schema.numeric),
+            ("levels", self.levels.keys().collect(), &schema.categorical),
+        ] {
+            let columns: BTreeSet<_> = columns.iter().collect();
+            if let Some(column) = columns.symmetric_difference(&named).next() {
+                return refuse(format!("{what} and the columns that are read differ in {column}"));
+            }
+        }
+        let usable = |[low, high]: &[f64; 2]| low.is_finite() && high.is_finite() && low < high;
+        if let Some((column, _)) = self.ranges.iter().find(|(_, range)| !usable(range)) {
+            return refuse(format!("ranges.{column} must be [low, high] with low below high"));
+        }
+        if self.dim == Some(0) || (self.dim.is_some() && !(self.ranges.is_empty() && self.levels.is_empty()))
+        {
+            return refuse("dim is for rows without columns, and above 0".into());
+        }
+        if schema.backbone.is_some() && self.dim.is_none() {
+            return refuse("dim must be the width of the backbone's features".into());
+        }
+        Ok(())
+    }
 }
 
 /// A frozen pre-trained model that turns images or texts into feature vectors.
@@ -96,6 +146,7 @@ impl Default for Schema {
             split: None,
             text_dim: 2048,
             backbone: None,
+            declared: None,
         }
     }
 }
@@ -240,6 +291,9 @@ impl Schema {
                 split.test_fraction
             ));
         }
+        if let Some(declared) = &self.declared {
+            declared.validate(self)?;
+        }
         if let Some(backbone) = &self.backbone {
             backbone.validate()?;
             if let Some(column) = self.numeric.iter().chain(&self.categorical).next() {
@@ -282,6 +336,12 @@ mod tests {
             ("target = 'y'\npositive_above = nan", "finite"),
             ("text_dim = 0", "text_dim"),
             ("[split]\ntest_fraction = 1.0", "test_fraction"),
+            ("[declared]\nclasses = []", "every class"),
+            ("numeric = ['a']\n[declared]\nclasses = ['0']", "differ in a"),
+            ("[declared]\nclasses = ['0']\nlevels = { b = ['x'] }", "differ in b"),
+            ("numeric = ['a']\n[declared]\nclasses = ['0']\nranges = { a = [1, 1] }", "low below high"),
+            ("[declared]\nclasses = ['0']\ndim = 0", "above 0"),
+            ("[declared]\nclasses = ['0']\n[backbone]\nmodel = 'm'", "width of the backbone"),
             ("[backbone]\nmodel = ''", "model is empty"),
             ("[backbone]\nmodel = 'm'\nimage_size = 8", "32 to 1024"),
             ("[backbone]\nmodel = 'm'\nsha256 = 'abc'", "64 hexadecimal"),

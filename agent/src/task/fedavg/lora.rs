@@ -8,7 +8,9 @@ use sheaf_models::{
     train::{self, Example, TuneConfig},
     weights::HostTensor,
 };
-use sheaf_proto::fedavg::{LoraSpec, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update};
+use sheaf_proto::fedavg::{
+    LoraSpec, Measured, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update,
+};
 
 use crate::{error::AgentError, models, task::Resources};
 
@@ -112,7 +114,8 @@ fn tune(
     let tensor =
         |(name, tensor): (String, HostTensor)| (name, Tensor { shape: tensor.shape, data: tensor.data });
     let parameters: BTreeMap<_, _> = tuned.adapter.tensors.into_iter().map(tensor).collect();
-    Ok(Update { parameters, rows: examples.len() as u64, loss: tuned.mean_loss })
+    let measured = Some(Measured { rows: examples.len() as u64, loss: tuned.mean_loss });
+    Ok(Update { parameters, measured })
 }
 
 /// How likely the model finds the test records' answers.

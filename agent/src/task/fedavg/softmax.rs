@@ -12,8 +12,8 @@ use sheaf_models::{
 use sheaf_proto::{
     afl::{Evaluation, SumsSpec},
     fedavg::{
-        BIAS, EvaluateSpec, Optimizer, Parameters, ParametersFile, RoundSpec, Tensor, Training, Update,
-        WEIGHT,
+        BIAS, EvaluateSpec, Measured, Optimizer, Parameters, ParametersFile, RoundSpec, Tensor, Training,
+        Update, WEIGHT,
     },
 };
 
@@ -134,7 +134,8 @@ pub(super) fn train(
         (WEIGHT.to_owned(), tensor(vec![head.dim, head.classes], head.weight)),
         (BIAS.to_owned(), tensor(vec![head.classes], head.bias)),
     ];
-    Ok(Update { parameters: parameters.into(), rows: features.labels.len() as u64, loss })
+    let measured = Some(Measured { rows: features.labels.len() as u64, loss });
+    Ok(Update { parameters: parameters.into(), measured })
 }
 
 /// A head trained on a data set alone, from zero: what a site would have by itself, or all rows in one place.
@@ -155,7 +156,7 @@ pub fn measure(
     dataset: &Dataset,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Confusion, Option<ScoreHistogram>, u64), AgentError> {
-    afl::measure_with(rows, weights, dataset, soften, cancelled)
+    afl::measure_with(rows, weights, (dataset, &dataset.rows(Split::Test)), soften, cancelled)
 }
 
 /// Scores become probabilities, which fit the histogram's range; their order stays.

@@ -83,7 +83,8 @@ fn classifier(plan: &Plan, prepared: &Prepared, federated: &Model, steps: &mut S
     let mut attached = AttachedEvaluation {
         pooled: reference::score(&pooled, dataset, measured_on)?,
         // Rounds of averaging do not give the bits of training in one place; AFL does.
-        pooled_sha256: (!rounds).then(|| pooled.card.sha256.clone()),
+        // Nor does anything with noise.
+        pooled_sha256: (!rounds && plan.privacy.is_none()).then(|| pooled.card.sha256.clone()),
         comparison: if rounds {
             reference::afl_on_the_same_rows(plan, federated, dataset, sites)?
         } else {

@@ -10,12 +10,17 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use sheaf_agent::{config::Config as AgentConfig, daemon, identity};
+use sheaf_agent::{budget::Budget, config::Config as AgentConfig, daemon, identity};
 use sheaf_coordinator::{
     home::{Config, Home},
+    privacy::{Privacy, PrivacySection},
     run::plan::{AgentKind, Plan},
 };
-use sheaf_data::{SiteRows, Source};
+use sheaf_data::{AssetStore, SiteRows, Source};
+use sheaf_privacy::{
+    Epsilon,
+    ledger::{Cap, Digest, PrivacyUnit},
+};
 use sheaf_proto::v1::{InviteSiteRequest, SubmitRunRequest};
 use sheaf_transport::token::EnrolmentToken;
 use tokio::{
@@ -107,6 +112,7 @@ impl Federation {
         steps: &mut Steps,
     ) -> Result<()> {
         let all = prepared.sites.len() as u64;
+        let cap = plan.privacy.as_ref().map(Privacy::cost).transpose()?.map(|cost| cost.cap);
         let turns = Arc::new(Semaphore::new(cores()));
         let mut enrolments: JoinSet<Result<()>> = JoinSet::new();
         let cache = absolute(&workspace::cache(&cli.assets()))?;
@@ -119,12 +125,17 @@ impl Federation {
             write_site(&folder, plan, prepared, site, kind, &cache)?;
             let turn = Arc::clone(&turns).acquire_owned().await?;
             let mut operator = self.operator.clone();
-            let name = site.name.clone();
+            let (name, assets) = (site.name.clone(), cli.assets());
+            let privacy = plan.privacy.as_ref().map(|privacy| privacy.section.clone()).zip(cap);
             enrolments.spawn(async move {
                 let _turn = turn;
                 let request = InviteSiteRequest { name, valid_seconds: 3600 };
                 let token = operator.rpc.invite_site(request).await?.into_inner().token;
-                enrol(&folder, &token, kind).await
+                enrol(&folder, &token, kind).await?;
+                match privacy {
+                    Some((section, cap)) => set_cap(&folder, &assets, &section, cap),
+                    None => Ok(()),
+                }
             });
             while let Some(done) = enrolments.try_join_next() {
                 done??;
@@ -272,6 +283,21 @@ async fn enrol(folder: &Path, token: &str, kind: AgentKind) -> Result<()> {
     Ok(())
 }
 
+/// What a site's officer does with `sheaf-agent ledger cap`: here just enough for the plan.
+fn set_cap(folder: &Path, assets: &AssetStore, section: &PrivacySection, cap: f64) -> Result<()> {
+    let config = AgentConfig::read(&folder.join("agent.toml"))?;
+    let budget = Budget::open(&config.home)?;
+    for source in config.data.values() {
+        budget.set_cap(Cap {
+            dataset: Digest::from_bytes(source.digest(assets)?),
+            privacy_unit: PrivacyUnit::new(section.unit.as_str()).map_err(anyhow::Error::msg)?,
+            epsilon: Epsilon::new(cap)?,
+            delta: section.delta,
+        })?;
+    }
+    Ok(())
+}
+
 /// The site's own configuration, as its owner would write it.
 #[derive(Serialize)]
 struct SiteConfig {
@@ -298,6 +324,7 @@ struct SitePolicy {
     min_cohort: u32,
     min_rows: u64,
     approve: &'static str,
+    require_dp: bool,
 }
 
 fn write_site(
@@ -329,6 +356,7 @@ fn write_site(
             min_cohort: 1,
             min_rows: 1,
             approve: "auto",
+            require_dp: plan.privacy.is_some(),
         },
     };
     let file = folder.join("agent.toml");

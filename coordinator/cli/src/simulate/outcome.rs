@@ -106,7 +106,7 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
         };
         table.add_row(vec![
             site.name.clone(),
-            site.rows.to_string(),
+            site.rows.map_or_else(|| "-".to_owned(), |rows| rows.to_string()),
             site.metrics.test_rows.to_string(),
             percent(site.metrics.local_accuracy),
             percent(site.metrics.accuracy),
@@ -121,7 +121,12 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
         } else {
             "all".to_owned()
         },
-        report.sites.iter().map(|s| s.rows).sum::<u64>().to_string(),
+        report
+            .sites
+            .iter()
+            .map(|s| s.rows)
+            .sum::<Option<u64>>()
+            .map_or_else(|| "-".to_owned(), |n| n.to_string()),
         metrics.test.as_ref().map_or_else(|| "0".to_owned(), |t| t.rows.to_string()),
         percent(metrics.local.as_ref().map(|l| l.mean_accuracy)),
         percent(metrics.test.as_ref().map(|t| t.accuracy)),
@@ -155,7 +160,7 @@ fn print_rounds(rounds: &[RoundReport]) {
             round.round.to_string(),
             round.sites.len().to_string(),
             round.missed.len().to_string(),
-            loss(Some(round.loss)),
+            loss(round.loss),
             if text { loss(round.test_loss) } else { percent(round.accuracy) },
             output::bytes(round.bytes_up),
         ]);

@@ -121,12 +121,13 @@ fn write_size_tiles(out: &mut String, report: &Report) {
     };
     tile(out, "", "Sites in the model", &count(inside.len() as u64), &note);
 
-    let rows = inside.iter().fold(0u64, |sum, s| sum.saturating_add(s.rows));
+    let rows = inside.iter().map(|s| s.rows).try_fold(0u64, |sum, rows| Some(sum.saturating_add(rows?)));
+    let rows = rows.map_or_else(|| "private".to_owned(), count);
     let note = match report.model.classes.len() {
         0 => "all stayed at their sites".to_owned(),
         n => format!("in {}; all stayed at their sites", counted(n, "class", "classes")),
     };
-    tile(out, "", "Rows learnt from", &count(rows), &note);
+    tile(out, "", "Rows learnt from", &rows, &note);
 
     let sites = inside.len() as u64;
     let up = inside.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes_up)).checked_div(sites);

@@ -88,7 +88,7 @@ fn write_row(out: &mut String, site: &SiteReport) {
         out,
         "</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td \
          class=\"num\">{}</td>",
-        count(site.rows),
+        site.rows.map_or_else(|| "–".to_owned(), count),
         bytes(site.bytes_up),
         bytes(site.bytes_down),
         Escaped(&duration(site.seconds))

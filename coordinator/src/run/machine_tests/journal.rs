@@ -31,7 +31,7 @@ fn the_text_of_each_event_is_the_one_of_the_first_version() {
     let spec_text = format!(
         r#"{{"name":"sums","key":"sums-1","spec":"{hex}","inputs":["{hex}"],"releases":["sums"],"defines_model":true,"max_result_bytes":1000}}"#
     );
-    let delivery = Delivery { blob: id, bytes_up: 1, bytes_down: 2, seconds: 0.5 };
+    let delivery = Delivery { blob: id, bytes_up: 1, bytes_down: 2, seconds: 0.5, spend: None };
     let table = [
         (
             submitted(&["a"], Some(1)),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use sheaf_analytic::Normalize;
 use sheaf_proto::fedavg::{AdapterSpec, Optimizer, Training};
 
-use crate::{error::Error, run::plan::Plan, workload::afl::AflOptions};
+use crate::{error::Error, privacy::Schedule, run::plan::Plan, workload::afl::AflOptions};
 
 /// Rounds beyond this are a mistake.
 const MAX_ROUNDS: u32 = 10_000;
@@ -204,6 +204,23 @@ impl FedavgOptions {
         Ok(())
     }
 
+    /// How often noise is drawn.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Invalid`] for a head that has no private form.
+    pub fn schedule(&self) -> Result<Schedule, Error> {
+        match self.head {
+            HeadKind::Lora => Ok(Schedule::Training {
+                batch: self.batch as u64,
+                epochs: self.local_epochs as u64,
+                rounds: u64::from(self.rounds),
+            }),
+            HeadKind::Softmax => Err(Error::invalid(
+                "[privacy] is for head = \"lora\"; a classifier of feature rows has it with workload = \"afl\"",
+            )),
+        }
+    }
+
     /// How a site trains in one round.
     pub fn training(&self) -> Training {
         Training {
@@ -230,6 +247,7 @@ impl FedavgOptions {
             standardize: self.standardize,
             random_relu: None,
             seed: 0,
+            noise_ridge: 0.0,
         }
     }
 

@@ -72,7 +72,7 @@ fn rounds(
 }
 
 /// Every site that was in any round, with its rows in the last one it was in.
-fn takers(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<BTreeMap<SiteName, u64>, Error> {
+fn takers(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<BTreeMap<SiteName, Option<u64>>, Error> {
     let mut takers = BTreeMap::new();
     for output in outputs.iter().filter(|output| output.round) {
         let round: RoundOutcome = outcome(context.blobs, output)?;
@@ -99,7 +99,7 @@ fn softmax(
     context: &Context<'_>,
     outputs: &[PhaseOutput],
     last: &RoundOutcome,
-    takers: &BTreeMap<SiteName, u64>,
+    takers: &BTreeMap<SiteName, Option<u64>>,
     evaluation: &EvaluationOutcome,
 ) -> Result<Publication, Error> {
     let survey = survey_of(context, outputs)?;
@@ -121,7 +121,7 @@ fn softmax(
         reading: context.plan.schema.clone(),
         encoding,
         features: features.clone(),
-        rows: takers.values().sum(),
+        rows: takers.values().copied().sum(),
         sites: takers.keys().map(ToString::to_string).collect(),
     };
     let sites = takers.iter().map(|(site, rows)| {
@@ -179,7 +179,7 @@ fn adapter(
     context: &Context<'_>,
     options: &FedavgOptions,
     last: &RoundOutcome,
-    takers: &BTreeMap<SiteName, u64>,
+    takers: &BTreeMap<SiteName, Option<u64>>,
     evaluation: &TextOutcome,
 ) -> Result<Publication, Error> {
     let file = context.blobs.get(&last.parameters)?;

@@ -8,8 +8,8 @@ use sheaf_proto::{
     BlobId,
     afl::{Evaluation, RELEASE_METRICS, SumsSpec},
     fedavg::{
-        BIAS, EvaluateSpec, Head, LoraSpec, Parameters, ParametersFile, RELEASE_UPDATES, RoundSpec, Step,
-        Tensor, TextEvaluation, Update, UpdateError, WEIGHT,
+        BIAS, EvaluateSpec, Head, LoraSpec, Measured, Parameters, ParametersFile, RELEASE_UPDATES, RoundSpec,
+        Step, Tensor, TextEvaluation, Update, UpdateError, WEIGHT,
     },
 };
 use sheaf_transport::{digest::sha256_hex, identity::SiteName};
@@ -59,19 +59,23 @@ pub(super) struct RoundOutcome {
 /// A site's part in a round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct SiteShare {
-    pub(super) rows: u64,
-    pub(super) loss: f64,
+    /// None where they are private.
+    pub(super) rows: Option<u64>,
+    /// None where it is private.
+    pub(super) loss: Option<f64>,
 }
 
 impl RoundOutcome {
-    pub(super) fn rows(&self) -> u64 {
+    pub(super) fn rows(&self) -> Option<u64> {
         self.sites.values().map(|share| share.rows).sum()
     }
 
     /// Mean of the sites' losses, by rows.
-    pub(super) fn loss(&self) -> f64 {
-        let sum: f64 = self.sites.values().map(|share| share.loss * share.rows as f64).sum();
-        sum / self.rows().max(1) as f64
+    pub(super) fn loss(&self) -> Option<f64> {
+        let rows = self.rows()?;
+        let weighted = |share: &SiteShare| Some(share.loss? * share.rows? as f64);
+        let sum: f64 = self.sites.values().map(weighted).sum::<Option<f64>>()?;
+        Some(sum / rows.max(1) as f64)
     }
 }
 
@@ -88,7 +92,7 @@ fn head(context: &Context<'_>, options: &FedavgOptions, outputs: &[PhaseOutput])
         HeadKind::Softmax => {
             let survey = survey_of(context, outputs)?;
             let SurveyOutcome { encoding, features, .. } = survey.decided;
-            Ok(Head::Softmax(SumsSpec { schema, encoding, features }))
+            Ok(Head::Softmax(SumsSpec { schema, encoding, features, privacy: None }))
         }
         HeadKind::Lora => Ok(Head::Lora(LoraSpec {
             schema,
@@ -151,7 +155,8 @@ pub(super) fn ask(
     let inputs: Vec<BlobId> = parameters(context, &head, outputs)?.into_iter().collect();
     let size = inputs.first().map_or(ADAPTER_LIMIT, BlobId::size);
     let name = Step::Round(round).to_string();
-    let spec = RoundSpec { round, training: options.training(), head };
+    let privacy = context.plan.privacy.as_ref().map(|privacy| privacy.round_spec(round));
+    let spec = RoundSpec { round, training: options.training(), privacy, head };
     let asked = question(context, &name, &spec, inputs, RELEASE_UPDATES, size + SLACK)?;
     Ok(Next::Collect(PhaseSpec { may_miss: true, sites: draw(context.members, options, round), ..asked }))
 }
@@ -198,15 +203,18 @@ pub(super) fn ask_evaluation(
 
 /// Refuses an update that is not of the tensors that were asked for.
 pub(super) fn check_update(context: &Context<'_>, phase: &PhaseSpec, update: &Update) -> Result<(), Error> {
-    if update.rows > MAX_ROWS {
-        return Err(Error::invalid(format!("{} training rows cannot be", update.rows)));
+    let spec: RoundSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+    if spec.privacy.is_some() != update.measured.is_none() {
+        return Err(Error::invalid("rows and loss must be there, and must not be there under [privacy]"));
+    }
+    if let Some(Measured { rows, .. }) = update.measured.filter(|measured| measured.rows > MAX_ROWS) {
+        return Err(Error::invalid(format!("{rows} training rows cannot be")));
     }
     if let Some(start) = phase.inputs.first() {
         let start = <Parameters as ParametersFile>::decode(&context.blobs.get(start)?).map_err(defect)?;
         return check_shapes(&update.parameters, start.iter().map(|(name, t)| (name, t.shape.as_slice())));
     }
     // Before the first round of an adapter the sizes are known to the sites alone: pairs of rank r are asked for.
-    let spec: RoundSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
     let Head::Lora(lora) = &spec.head else {
         return Err(Error::bug("a round of a head without parameters to start from"));
     };
@@ -277,9 +285,10 @@ pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec
         let update = Update::decode(&context.blobs.get(blob)?).map_err(|e| of_site(&e))?;
         // What a site says it has trained on weighs no more than what it said it holds.
         let held = surveyed.get(site).map_or(u64::MAX, |counts| counts.iter().sum::<u64>().max(1));
-        let rows = update.rows.min(held);
-        average.add(&update.parameters, rows).map_err(|e| of_site(&e))?;
-        sites.insert(site.clone(), SiteShare { rows, loss: update.loss });
+        let rows = update.measured.map(|measured| measured.rows.min(held));
+        // Where the numbers of records are private, all sites weigh the same.
+        average.add(&update.parameters, rows.unwrap_or(1)).map_err(|e| of_site(&e))?;
+        sites.insert(site.clone(), SiteShare { rows, loss: update.measured.map(|measured| measured.loss) });
     }
     let mean = average.finish().ok_or_else(|| Error::bug("a round closed without an update"))?;
     let parameters = context.blobs.put(&mean.encode().map_err(defect)?)?;

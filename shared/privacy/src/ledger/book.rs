@@ -83,6 +83,23 @@ impl Ledger {
         Err(LedgerError::Stale { ours: locked.0.books.head(), remembered })
     }
 
+    /// Takes in what another process has appended to the same store: a cap, set while an agent runs.
+    ///
+    /// # Errors
+    /// [`LedgerError::Broken`]; [`LedgerError::Stale`] where the store has lost entries that this ledger has seen; a failing
+    /// store.
+    pub fn refresh(&self) -> Result<(), LedgerError> {
+        let mut locked = self.lock();
+        let books = replay(&locked.rows()?)?;
+        let ours = locked.0.books.head();
+        if !books.has_passed(ours) {
+            locked.0.remembered = Some(ours);
+            return Err(LedgerError::Stale { ours: books.head(), remembered: ours });
+        }
+        locked.0.books = books;
+        Ok(())
+    }
+
     /// Sets, raises or lowers the cap of a data set. A decision of the site: no message of a coordinator may lead here.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ fn spec(round: u32, mu: f64) -> (RoundSpec, LoraSpec) {
         weight_decay: 0.0,
         seed: 7,
     };
-    (RoundSpec { round, training, head: Head::Lora(lora.clone()) }, lora)
+    (RoundSpec { round, training, privacy: None, head: Head::Lora(lora.clone()) }, lora)
 }
 
 fn examples(words: &[&str]) -> Vec<Example> {
@@ -71,8 +71,9 @@ fn rounds_of_two_sites_lower_the_loss() {
     let mut losses = Vec::new();
     for number in 1..=4 {
         let updates = sites.map(|words| round(number, 0.0, input.as_deref(), &words).unwrap());
-        assert!(updates.iter().all(|update| update.rows == 2));
-        losses.push(f64::midpoint(updates[0].loss, updates[1].loss));
+        let [one, two] = [&updates[0], &updates[1]].map(|update| update.measured.unwrap());
+        assert_eq!((one.rows, two.rows), (2, 2));
+        losses.push(f64::midpoint(one.loss, two.loss));
         input = Some(mean(&updates[0], &updates[1]).encode().unwrap());
     }
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");

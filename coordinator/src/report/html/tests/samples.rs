@@ -57,10 +57,10 @@ fn scores(classes: &[String], rows: u64, accuracy: f64, measured_on: &str) -> Sc
 fn site(name: String, classes: usize, skew: i32, draw: &mut Sequence) -> SiteReport {
     let size = 200.0 + 3000.0 * draw.next().powi(3);
     let class_counts: Vec<u64> = (0..classes).map(|_| (size * draw.next().powi(skew)) as u64).collect();
-    let rows = class_counts.iter().sum();
+    let rows: u64 = class_counts.iter().sum();
     SiteReport {
         name,
-        rows,
+        rows: Some(rows),
         status: "in".to_owned(),
         reason: None,
         bytes_up: 1_310_720 + rows,
@@ -73,6 +73,7 @@ fn site(name: String, classes: usize, skew: i32, draw: &mut Sequence) -> SiteRep
             balanced_accuracy: Some(0.91 + 0.05 * draw.next()),
             local_accuracy: Some(0.70 + 0.24 * draw.next()),
         },
+        privacy: None,
     }
 }
 
@@ -112,6 +113,7 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
         rounds: Vec::new(),
         comparison: None,
         samples: Vec::new(),
+        privacy: None,
         timing: Timing {
             total_s: 29.1,
             phases: [("invite", 1.2), ("sums", 17.4), ("solve", 0.62), ("evaluate", 8.1), ("publish", 0.04)]
@@ -159,7 +161,7 @@ pub(super) fn drop_outs() -> Report {
             SiteMetrics { test_rows: 0, accuracy: None, balanced_accuracy: None, local_accuracy: None };
     }
     sites[4].class_counts.clear();
-    sites[4].rows = 0;
+    sites[4].rows = Some(0);
     sites[5].metrics.local_accuracy = Some(f64::NAN);
     let classes =
         ["actinic keratosis", "basal cell carcinoma", "benign keratosis", "dermatofibroma", "melanoma"];
@@ -205,8 +207,8 @@ pub(super) fn rounds(count: u32, text: bool) -> Report {
                 })
                 .into_iter()
                 .collect(),
-            rows: 800,
-            loss: if round == 5 { f64::NAN } else { 1.0 / f64::from(round) },
+            rows: Some(800),
+            loss: Some(if round == 5 { f64::NAN } else { 1.0 / f64::from(round) }),
             accuracy: measured.filter(|_| !text),
             test_loss: measured.filter(|_| text),
             bytes_up: 4 * 1300,

@@ -102,3 +102,26 @@ fn commits_are_flushed() {
     let synchronous: i64 = store.0.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
     assert_eq!((mode.as_str(), synchronous), ("wal", 2));
 }
+
+#[test]
+fn a_ledger_takes_in_what_another_process_wrote_and_misses_what_was_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.sqlite");
+    let open = |path: &std::path::Path| Ledger::open(SqliteStore::open(path).unwrap(), || 7, None).unwrap();
+    let agent = open(&path);
+    open(&path).set_cap(cap()).unwrap();
+    assert!(
+        matches!(agent.set_cap(cap()), Err(LedgerError::Store(StoreError::Conflict(1)))),
+        "it did not look"
+    );
+    let agent = open(&path);
+    open(&path).set_cap(cap()).unwrap();
+    agent.refresh().unwrap();
+    assert_eq!(agent.set_cap(cap()).unwrap().counter, 3);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch("DROP TRIGGER entries_are_not_removed; DELETE FROM entries WHERE counter > 1")
+        .unwrap();
+    assert!(matches!(agent.refresh(), Err(LedgerError::Stale { .. })));
+    assert!(matches!(agent.set_cap(cap()), Err(LedgerError::Stale { .. })));
+}

@@ -1,0 +1,263 @@
+//! `[privacy]` of a plan: how much every site may lose in the run, and the noise that this asks for.
+//!
+//! A plan states epsilon and delta; the noise follows from how often the workload draws it. The sites get the noise, charge
+//! it to their own ledgers and decide by their own caps: nothing here can raise them.
+
+mod statement;
+
+use serde::{Deserialize, Serialize};
+use sheaf_data::ROW_UNIT;
+use sheaf_privacy::{
+    Delta, Epsilon, Event, Rate, Scale,
+    accountant::{Account, AccountError, Calibration, Composition, Filter},
+};
+use sheaf_proto::privacy::{NoisyTraining, PrivacySpec};
+
+pub use statement::{SignedStatement, Spend};
+
+use crate::error::Error;
+
+/// Room between the least cap that holds a run and the one that is advised, relative.
+const ROOM: f64 = 1e-6;
+/// Caps that are tried.
+const FILTERS: usize = 20;
+
+/// `[privacy]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivacySection {
+    /// What the model may cost each site.
+    pub epsilon: Epsilon,
+    /// Probability with which that may fail.
+    pub delta: Delta,
+    /// Whose presence is protected: "row", or the column whose equal values are one unit.
+    #[serde(default = "row")]
+    pub unit: String,
+    /// What measuring the model on the sites' test rows may cost each site, beside the model. Without it no site measures.
+    #[serde(default)]
+    pub evaluate: Option<Epsilon>,
+    /// Training: units that a site has, about, by public knowledge: the sampling rate and the size of a step go by it.
+    #[serde(default)]
+    pub units: Option<u64>,
+    /// Training: the most that one unit's gradient may weigh.
+    #[serde(default)]
+    pub clip: Option<f64>,
+}
+
+fn row() -> String {
+    ROW_UNIT.to_owned()
+}
+
+/// How a workload spends what a plan allows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Schedule {
+    /// One noised sum over all rows.
+    Once,
+    /// DP-SGD in rounds.
+    Training {
+        /// Records a step, on average.
+        batch: u64,
+        /// Passes over the records in a round.
+        epochs: u64,
+        /// Rounds.
+        rounds: u64,
+    },
+}
+
+/// A checked section with its noise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Privacy {
+    /// As the plan says it.
+    pub section: PrivacySection,
+    /// What the model costs.
+    pub model: Event,
+    /// What measuring it costs, where it is paid for.
+    pub metrics: Option<Event>,
+    training: Option<(Schedule, f64, u64)>,
+}
+
+/// What a run costs each site.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cost {
+    /// Mechanisms and how often.
+    pub events: Vec<Event>,
+    /// By every accountant.
+    #[serde(flatten)]
+    pub account: Account,
+    /// The least cap (at this delta) that lets the run in at a site where nothing was spent before.
+    pub cap: f64,
+}
+
+fn invalid(problem: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("[privacy] {problem}"))
+}
+
+impl Privacy {
+    /// Finds the noise.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Invalid`] for an epsilon that no noise keeps, less noise than 0.3 times the clipping norm, a
+    /// delta that would let a site publish a whole record, keys that do not go with the workload.
+    pub fn resolve(section: PrivacySection, schedule: Schedule) -> Result<Self, Error> {
+        let missing = |key: &str| invalid(format!("{key} is needed to train with noise"));
+        let (rate, steps, training) = match schedule {
+            Schedule::Once => {
+                if section.clip.is_some() {
+                    return Err(invalid("clip is for training; rows of sums have length 1"));
+                }
+                (1.0, 1, None)
+            }
+            Schedule::Training { batch, .. } => {
+                let units = section.units.filter(|units| *units > 0).ok_or_else(|| missing("units"))?;
+                let clip = section.clip.ok_or_else(|| missing("clip"))?;
+                if !(clip.is_finite() && clip > 0.0) {
+                    return Err(invalid("clip must be a number above 0"));
+                }
+                let rate = (batch as f64 / units as f64).min(1.0);
+                (rate, schedule.steps(units), Some((schedule, clip, units)))
+            }
+        };
+        let unusable = |e: AccountError| invalid(e);
+        let asked = Calibration {
+            epsilon: section.epsilon,
+            delta: section.delta,
+            rate: Rate::new(rate).map_err(invalid)?,
+            steps,
+            records: section.units,
+        };
+        let sigma = asked.solve().map_err(unusable)?.sigma;
+        let model = match training {
+            Some(_) => Event::PoissonGaussian { rate: asked.rate, sigma, steps },
+            None => Event::Gaussian { sigma, count: 1 },
+        };
+        let metrics = section
+            .evaluate
+            .map(|epsilon| Scale::new(1.0 / epsilon.get()).map(|scale| Event::Laplace { scale, count: 1 }))
+            .transpose()
+            .map_err(|e| invalid(format!("evaluate: {e}")))?;
+        Ok(Self { section, model, metrics, training })
+    }
+
+    /// What a site is asked to pay for its part of the model.
+    pub fn model_spec(&self) -> PrivacySpec {
+        self.spec(self.model)
+    }
+
+    /// What a site is asked to pay for measuring, where it is asked.
+    pub fn metrics_spec(&self) -> Option<PrivacySpec> {
+        self.metrics.map(|event| self.spec(event))
+    }
+
+    /// What a site is asked to pay in a round of training, from 1.
+    pub fn round_spec(&self, round: u32) -> PrivacySpec {
+        let training = self.training.map(|(schedule, clip, units)| {
+            let (all, each) = (schedule.steps(units), schedule.steps_a_round(units));
+            NoisyTraining { clip, units, steps: each, rest: all - each * u64::from(round.saturating_sub(1)) }
+        });
+        PrivacySpec { training, ..self.model_spec() }
+    }
+
+    fn spec(&self, event: Event) -> PrivacySpec {
+        PrivacySpec { unit: self.section.unit.clone(), delta: self.section.delta, event, training: None }
+    }
+
+    /// What the whole run costs each site.
+    ///
+    /// # Errors
+    /// Parameters that no accountant takes.
+    pub fn cost(&self) -> Result<Cost, Error> {
+        let events: Vec<Event> = [Some(self.model), self.metrics].into_iter().flatten().collect();
+        let account = events.iter().copied().collect::<Composition>().account(self.section.delta);
+        let account = account.map_err(invalid)?;
+        // One event on a fresh data set is let in by its loss distribution; with more, the Rényi sum decides.
+        let cap = match events.as_slice() {
+            [_] => account.epsilon_pld.get() * (1.0 + ROOM),
+            _ => self.filtered(&events, account.epsilon_rdp)?,
+        };
+        Ok(Cost { events, account, cap })
+    }
+
+    /// A cap under which the site's filter lets all these events in. Its orders follow from the cap, so the cap is sought.
+    fn filtered(&self, events: &[Event], start: Epsilon) -> Result<f64, Error> {
+        let mut cap = start;
+        for _ in 0..FILTERS {
+            let mut filter = Filter::new(cap, self.section.delta).map_err(invalid)?;
+            events.iter().for_each(|event| filter.record(event));
+            if filter.spent() <= cap.get() {
+                break;
+            }
+            cap = Epsilon::new(filter.spent() * (1.0 + ROOM)).map_err(invalid)?;
+        }
+        Ok(cap.get())
+    }
+}
+
+impl Schedule {
+    fn steps_a_round(self, units: u64) -> u64 {
+        match self {
+            Self::Once => 1,
+            Self::Training { batch, epochs, .. } => (units * epochs).div_ceil(batch).max(1),
+        }
+    }
+
+    fn steps(self, units: u64) -> u64 {
+        match self {
+            Self::Once => 1,
+            Self::Training { rounds, .. } => self.steps_a_round(units) * rounds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(text: &str) -> PrivacySection {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_noise_keeps_what_the_plan_says() {
+        let privacy = Privacy::resolve(section("epsilon = 1\ndelta = 1e-5"), Schedule::Once).unwrap();
+        let cost = privacy.cost().unwrap();
+        assert!(cost.account.epsilon_pld.get() <= 1.0 && cost.account.epsilon_pld.get() > 0.999);
+        // Analytic Gaussian (Balle and Wang 2018): sigma 3.7304 at epsilon 1, delta 1e-5.
+        let Event::Gaussian { sigma, count: 1 } = privacy.model else { panic!("{:?}", privacy.model) };
+        assert!((sigma.get() - 3.7304).abs() < 0.003, "{sigma}");
+        assert!(privacy.metrics_spec().is_none() && cost.cap >= 1.0 - 1e-3);
+    }
+
+    #[test]
+    fn rounds_share_one_event_and_count_down() {
+        let schedule = Schedule::Training { batch: 32, epochs: 1, rounds: 3 };
+        let text = "epsilon = 4\ndelta = 1e-4\nunits = 300\nclip = 1.0\nevaluate = 0.5\nunit = 'patient'";
+        let privacy = Privacy::resolve(section(text), schedule).unwrap();
+        assert_eq!(privacy.model.count(), 30);
+        let rest: Vec<_> = (1..=3).map(|round| privacy.round_spec(round).training.unwrap().rest).collect();
+        assert_eq!(rest, [30, 20, 10]);
+        assert_eq!(privacy.round_spec(2).unit, "patient");
+        let cost = privacy.cost().unwrap();
+        assert!(
+            cost.account.epsilon_pld.get() > 4.0 && cost.account.epsilon_pld.get() < 4.5,
+            "metrics cost too"
+        );
+        assert!(cost.cap >= cost.account.epsilon_pld.get());
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused() {
+        let training = Schedule::Training { batch: 1, epochs: 1, rounds: 1 };
+        for (text, schedule, part) in [
+            ("epsilon = 1\ndelta = 1e-5\nclip = 1.0", Schedule::Once, "clip"),
+            ("epsilon = 1\ndelta = 1e-5", training, "units"),
+            ("epsilon = 1\ndelta = 1e-5\nunits = 100", training, "clip"),
+            ("epsilon = 1\ndelta = 1e-5\nunits = 100\nclip = 0.0", training, "clip"),
+            ("epsilon = 1\ndelta = 0.1\nunits = 100", Schedule::Once, "delta"),
+            ("epsilon = 1\ndelta = 0.0", Schedule::Once, "delta"),
+            ("epsilon = 1\ndelta = 1e-5\nevaluate = 0.0", Schedule::Once, "evaluate"),
+        ] {
+            let error = Privacy::resolve(section(text), schedule).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
