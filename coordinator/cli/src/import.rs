@@ -74,7 +74,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
         reading: Schema::default(),
         encoding: Encoding { classes, inputs: Inputs::Dense { dim: features.input_dim, standardize: None } },
         features: features.clone(),
-        rows: sums.rows(),
+        rows: Some(sums.rows()),
         sites: args.updates.iter().map(|path| path.display().to_string()).collect(),
     };
     fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
