@@ -9,6 +9,7 @@ pub mod afl;
 mod blob_id;
 pub mod fedavg;
 pub mod model;
+pub mod secure;
 
 pub use blob_id::{BlobId, BlobIdError};
 

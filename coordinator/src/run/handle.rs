@@ -36,6 +36,7 @@ pub struct RunHandle {
     pub(super) changes: watch::Receiver<u64>,
     pub(super) blobs: BlobStore,
     pub(super) checks: Arc<Semaphore>,
+    pub(super) authority: Arc<[u8]>,
 }
 
 /// What a site last said about its task; not journalled.
@@ -145,7 +146,8 @@ impl RunHandle {
         let (handle, phase, site) = (self.clone(), phase.clone(), site.clone());
         let checked = tokio::task::spawn_blocking(move || {
             let (plan, blobs, version) = (&handle.plan, &handle.blobs, handle.run().version);
-            let context = Context { plan, blobs, members: &[], run_id: &handle.id, version };
+            let (run_id, authority) = (&handle.id, &handle.authority);
+            let context = Context { plan, blobs, members: &[], run_id, version, authority };
             workload::named(&plan.run.workload)?.check_result(&context, &phase, &site, &blobs.path(&blob))
         })
         .await

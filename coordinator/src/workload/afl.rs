@@ -1,5 +1,7 @@
 //! AFL (CVPR 2025, arXiv 2405.16240) with exact integer sums: survey, sums, one solve, evaluation at the sites.
 
+mod secure;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -136,6 +138,16 @@ struct SumsOutcome {
     /// Whose sums are in it.
     contributions: Vec<(SiteName, BlobId)>,
     rows: u64,
+    /// Whose sums are in it where they came as one secure sum; there are no contributions then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    summed: Vec<SiteName>,
+}
+
+impl SumsOutcome {
+    /// Whose sums are in it.
+    fn sites(&self) -> impl Iterator<Item = &SiteName> {
+        self.contributions.iter().map(|(site, _)| site).chain(&self.summed)
+    }
 }
 
 /// What the evaluation phase gives.
@@ -148,13 +160,14 @@ pub(super) struct EvaluationOutcome {
 
 impl Workload for Afl {
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
+        secure::check_plan(plan)?;
         AflOptions::of(plan).map(|_| ())
     }
 
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
-        match outputs {
+        match secure::condensed(outputs).as_slice() {
             [] => ask_survey(context, &AflOptions::of(context.plan)?),
-            [survey] => ask_sums(context, &outcome(context.blobs, survey)?),
+            [survey] => ask_sums(context, &outcome(context.blobs, survey)?, outputs),
             [survey, sums] => {
                 ask_evaluation(context, outcome(context.blobs, survey)?, &outcome(context.blobs, sums)?)
             }
@@ -166,9 +179,12 @@ impl Workload for Afl {
         &self,
         context: &Context<'_>,
         phase: &PhaseSpec,
-        _site: &SiteName,
+        site: &SiteName,
         answer: &Path,
     ) -> Result<(), Error> {
+        if secure::is_stage(&phase.name) {
+            return secure::check_result(context, phase, site, answer);
+        }
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match phase.name.as_str() {
@@ -187,6 +203,9 @@ impl Workload for Afl {
     }
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+        if secure::is_stage(&answers.phase.name) {
+            return secure::reduce(context, answers);
+        }
         match answers.phase.name.as_str() {
             SURVEY => {
                 Ok(serde_json::to_vec(&reduce_survey(context, answers, &AflOptions::of(context.plan)?)?)?)
@@ -198,6 +217,9 @@ impl Workload for Afl {
     }
 
     fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
+        if secure::is_stage(&output.name) {
+            return secure::merged_blobs(context, output);
+        }
         if output.name == SUMS && context.blobs.contains(&output.output) {
             return Ok(vec![outcome::<SumsOutcome>(context.blobs, output)?.merged]);
         }
@@ -205,7 +227,8 @@ impl Workload for Afl {
     }
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
-        let [survey, sums, evaluation] = outputs else {
+        let condensed = secure::condensed(outputs);
+        let [survey, sums, evaluation] = condensed.as_slice() else {
             return Err(Error::bug("AFL publishes after three phases"));
         };
         publish(
@@ -246,12 +269,15 @@ pub(super) fn ask_survey(context: &Context<'_>, options: &AflOptions) -> Result<
     ask(context, SURVEY, &spec, Vec::new(), RELEASE_STATISTICS, SURVEY_LIMIT)
 }
 
-fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome) -> Result<Next, Error> {
+fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome, outputs: &[PhaseOutput]) -> Result<Next, Error> {
     let spec = SumsSpec {
         schema: context.plan.schema.clone(),
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
     };
+    if context.plan.run.secure_aggregation {
+        return secure::ask(context, &spec, outputs);
+    }
     let (dim, classes) = (survey.features.output_dim() as u64, survey.encoding.classes.len() as u64);
     // 9 bytes a number is above the worst case of the bit-packed form
     let limit = 9 * (dim * (dim + 1) / 2 + dim * classes + classes) + SLACK;
@@ -320,6 +346,7 @@ fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, 
         merged: context.blobs.put(&codec::encode(&sums))?,
         contributions: answers.contributions.to_vec(),
         rows: sums.rows(),
+        summed: Vec::new(),
     };
     Ok(serde_json::to_vec(&outcome)?)
 }
@@ -430,7 +457,7 @@ fn publish(
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
         rows: sums.rows,
-        sites: sums.contributions.iter().map(|(site, _)| site.to_string()).collect(),
+        sites: sums.sites().map(SiteName::to_string).collect(),
     };
     let shape = SumsShape::of(&survey.features, classes.len());
     let mut sites = BTreeMap::new();
@@ -443,6 +470,10 @@ fn publish(
             site.clone(),
             SitePublication { rows: header.rows, class_counts: header.counts, metrics },
         );
+    }
+    for site in &sums.summed {
+        let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
+        sites.insert(site.clone(), secure::unseen(metrics));
     }
     let local: Vec<f64> = evaluation.sites.values().filter_map(|e| accuracy(e.local.as_ref())).collect();
     let auc = evaluation.scores.as_ref().and_then(ScoreHistogram::auc);
