@@ -37,7 +37,7 @@ pub async fn run(
         .map_err(|e| AgentError::Device(e.to_string()))??;
     let link = Link::default();
     let grace = config.stop_grace;
-    let worker = Worker::new(config, state.clone(), link.clone(), assets, turns);
+    let worker = Worker::new(config, state.clone(), link.clone(), assets, turns, Some(Arc::clone(&identity)));
     let hang_up = CancellationToken::new();
     let mut kept =
         tokio::spawn(link::keep(identity, link.clone(), worker.clone(), state.clone(), hang_up.clone()));

@@ -24,8 +24,8 @@ pub struct Answer {
     pub kind: &'static str,
     /// The bytes as they would be sent.
     pub bytes: Private<Vec<u8>>,
-    /// Training rows it was made of.
-    pub rows: u64,
+    /// Training rows it was made of; none for a message that holds nothing of records, such as a key.
+    pub rows: Option<u64>,
     /// Computing time, seconds.
     pub seconds: f64,
 }
@@ -66,7 +66,7 @@ pub fn release(answer: Answer, permit: &Permit, state: &State) -> Result<Release
             answer.kind
         )));
     }
-    if answer.rows < permit.min_rows() {
+    if answer.rows.is_some_and(|rows| rows < permit.min_rows()) {
         // The number itself stays here.
         return Err(AgentError::Denied(format!(
             "this site holds fewer than the {} training rows its policy asks for",

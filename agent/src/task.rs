@@ -8,7 +8,7 @@ use std::path::Path;
 use sheaf_data::{AssetStore, Schema, Source};
 use sheaf_models::{Compute, DeviceChoice};
 
-use crate::{device, egress::Answer, error::AgentError};
+use crate::{device, egress::Answer, error::AgentError, secure::SecureRounds};
 
 /// Workloads of this build.
 pub const WORKLOADS: &[&str] = &[sheaf_proto::afl::WORKLOAD, sheaf_proto::fedavg::WORKLOAD];
@@ -35,6 +35,7 @@ pub struct Resources<'a> {
     /// simulation share one cache, from which nothing goes.
     pub owner: Option<&'a str>,
     device: DeviceChoice,
+    secure: Option<SecureRounds<'a>>,
 }
 
 impl<'a> Resources<'a> {
@@ -45,7 +46,23 @@ impl<'a> Resources<'a> {
         owner: Option<&'a str>,
         device: DeviceChoice,
     ) -> Self {
-        Self { assets, cache, owner, device }
+        Self { assets, cache, owner, device, secure: None }
+    }
+
+    /// With what secure sums need.
+    #[must_use]
+    pub fn with_secure(self, secure: Option<SecureRounds<'a>>) -> Self {
+        Self { secure, ..self }
+    }
+
+    /// What secure sums need.
+    ///
+    /// # Errors
+    /// [`AgentError::Task`] where there is none: outside of an enrolled agent's tasks.
+    pub fn secure(&self) -> Result<&SecureRounds<'a>, AgentError> {
+        self.secure.as_ref().ok_or_else(|| {
+            AgentError::Task("secure aggregation needs an enrolled site with its signing key".to_owned())
+        })
     }
 
     /// The device to compute on, opened by the first task of the process that asks.

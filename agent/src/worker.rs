@@ -23,8 +23,10 @@ use crate::{
     device,
     egress::{self, Answer},
     error::AgentError,
+    identity::Identity,
     link::Link,
     policy::{self, Permit},
+    secure::SecureRounds,
     state::State,
     task::{self, Assignment, Resources},
 };
@@ -49,19 +51,32 @@ struct Shared {
     assets: AssetStore,
     /// Tasks that may compute at the same time; shared by the agents of a simulation.
     turns: Arc<Semaphore>,
+    /// Signs in secure sums; none where the site is not enrolled, as in tests.
+    identity: Option<Arc<Identity>>,
+    /// Secure sums change what the site remembers one after the other.
+    secure_turn: Mutex<()>,
     active: Mutex<HashMap<TaskId, CancellationToken>>,
     closing: AtomicBool,
 }
 
 impl Worker {
     /// A worker with nothing to do.
-    pub fn new(config: Config, state: State, link: Link, assets: AssetStore, turns: Arc<Semaphore>) -> Self {
+    pub fn new(
+        config: Config,
+        state: State,
+        link: Link,
+        assets: AssetStore,
+        turns: Arc<Semaphore>,
+        identity: Option<Arc<Identity>>,
+    ) -> Self {
         let shared = Shared {
             config,
             state,
             link,
             assets,
             turns,
+            identity,
+            secure_turn: Mutex::default(),
             active: Mutex::default(),
             closing: AtomicBool::new(false),
         };
@@ -237,10 +252,20 @@ impl Worker {
                 AgentError::Denied(format!("this site has no data set \"{}\"", task.dataset))
             })?;
         let (shared, dataset, cancel) = (Arc::clone(&self.shared), task.dataset.clone(), cancel.clone());
+        let (run_id, plan_sha256) = (task.run_id.clone(), task.plan_sha256.clone());
         tokio::task::spawn_blocking(move || {
             let config = &shared.config;
             let owner = (!config.cache_shared).then_some(dataset.as_str());
-            let resources = Resources::new(&shared.assets, &config.cache, owner, config.device);
+            let secure = shared.identity.as_ref().map(|identity| SecureRounds {
+                state: &shared.state,
+                identity,
+                policy: &config.policy,
+                turn: &shared.secure_turn,
+                run_id: &run_id,
+                plan_sha256: &plan_sha256,
+            });
+            let resources =
+                Resources::new(&shared.assets, &config.cache, owner, config.device).with_secure(secure);
             workload.perform(&assignment, &source, &resources, &|| cancel.is_cancelled())
         })
         .await

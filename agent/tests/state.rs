@@ -45,7 +45,7 @@ mod tests {
     }
 
     fn answer(kind: &'static str, rows: u64, bytes: &[u8]) -> Answer {
-        Answer { kind, bytes: Private::new(bytes.to_vec()), rows, seconds: 0.5 }
+        Answer { kind, bytes: Private::new(bytes.to_vec()), rows: Some(rows), seconds: 0.5 }
     }
 
     /// A state in a folder that lives as long.
@@ -219,7 +219,7 @@ mod tests {
         let config = Config { home: folder.to_owned(), ..config(AUTO) };
         let state = State::open(folder, false).unwrap();
         let assets = AssetStore::new(folder.join("assets"), None);
-        Worker::new(config, state, Link::default(), assets, Arc::new(Semaphore::new(1)))
+        Worker::new(config, state, Link::default(), assets, Arc::new(Semaphore::new(1)), None)
     }
 
     async fn settle() {

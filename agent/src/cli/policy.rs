@@ -30,6 +30,8 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         Cli::print_json(&json!({
             "workloads": policy.workloads, "datasets": allowed, "release": policy.release,
             "models": policy.models, "columns": policy.columns, "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
+            "min_difference": policy.min_difference,
+            "peers": policy.peers.iter().map(|(site, key)| (site.to_string(), hex::encode(key.0))).collect::<std::collections::BTreeMap<_, _>>(),
             "approve": if policy.approve == Approve::Ask { "ask" } else { "auto" },
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -45,6 +47,11 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         say!("columns read of {dataset:<13} {}", list(columns.iter().cloned().collect()));
     }
     say!("smallest number of sites       {}", policy.min_cohort);
+    say!("sites by which sums differ     {}, or not at all", policy.min_difference);
+    let peers: Vec<_> = policy.peers.keys().map(ToString::to_string).collect();
+    let peers =
+        if peers.is_empty() { "any, each with the key it had first".to_owned() } else { peers.join(", ") };
+    say!("sites in secure sums           {peers}");
     say!("smallest number of rows        {}", policy.min_rows);
     let yes = match policy.approve {
         Approve::Ask => "a person, for each run: sheaf-agent approve RUN",

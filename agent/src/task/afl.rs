@@ -1,5 +1,7 @@
 //! AFL at the site: survey, exact sums, evaluation (spec: `sheaf_proto::afl`).
 
+mod secure;
+
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,9 @@ impl Workload for Afl {
         resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
+        if let Some(stage) = secure::stage(&assignment.phase) {
+            return secure::perform(assignment, stage, source, resources, cancelled);
+        }
         let began = Instant::now();
         let (kind, bytes, rows) = match assignment.phase.as_str() {
             SURVEY => {
@@ -76,7 +81,12 @@ impl Workload for Afl {
                 return Err(AgentError::Task(format!("AFL has no phase \"{other}\"; a newer version may")));
             }
         };
-        Ok(Answer { kind, bytes: Private::new(bytes), rows, seconds: began.elapsed().as_secs_f64() })
+        Ok(Answer {
+            kind,
+            bytes: Private::new(bytes),
+            rows: Some(rows),
+            seconds: began.elapsed().as_secs_f64(),
+        })
     }
 }
 

@@ -97,6 +97,11 @@ impl Workload for Fedavg {
                 )));
             }
         };
-        Ok(Answer { kind, bytes: Private::new(bytes), rows, seconds: began.elapsed().as_secs_f64() })
+        Ok(Answer {
+            kind,
+            bytes: Private::new(bytes),
+            rows: Some(rows),
+            seconds: began.elapsed().as_secs_f64(),
+        })
     }
 }
