@@ -63,6 +63,10 @@ pub struct Policy {
     /// Smallest number of sites in a run.
     #[serde(default = "default_cohort")]
     pub min_cohort: u32,
+    /// Whether sums and updates leave as masked vectors of secure sums alone. A coordinator that asks for them in plain
+    /// sight is refused, whatever its plan says.
+    #[serde(default)]
+    pub require_secure_aggregation: bool,
     /// In secure sums: two sets of sites over the same records must be equal or differ by so many sites.
     #[serde(default = "default_difference")]
     pub min_difference: u32,
@@ -113,6 +117,7 @@ impl Default for Policy {
             columns: BTreeMap::new(),
             release: BTreeSet::new(),
             min_cohort: default_cohort(),
+            require_secure_aggregation: false,
             min_difference: default_difference(),
             peers: BTreeMap::new(),
             min_rows: default_rows(),
@@ -242,6 +247,7 @@ models = []                # pre-trained models that may run on the records: ids
 # columns = { heart = ["age", "sex", "chol"] }   # may be read; all of a data set that is not listed
 release = []               # what may leave: "statistics", "sums", "updates", "metrics"
 min_cohort = 3             # smallest number of sites in a run, and in a secure sum
+# require_secure_aggregation = true   # sums and updates leave masked alone: the coordinator gets totals over the sites
 min_difference = 3         # secure sums over the same records are of the same sites, or of so many others at least
 # peers = { clinic-b = "3f…" }   # secure sums with these sites alone: all of them, with the signing keys that
                            # `sheaf-agent status` shows there; compare them by telephone, not through the coordinator
@@ -278,6 +284,8 @@ mod tests {
             ("[policy]\nrelease = ['everything']", "everything"),
             ("[policy]\ndatasets = ['x']", "[data.x]"),
             ("[policy]\nmodels = ['x']", "efficientnet-lite0"),
+            ("[policy]\npeers = { b = 'zz' }", "peers"),
+            ("[policy]\npeers = { b = '00' }", "peers"),
             ("[data.x]\nkind = 'tabel'\npath = 'x'", "tabel"),
             ("[agent]\nstop_grace = 'soon'", "stop_grace"),
             ("[agent]\ndevice = 'gpu'", "vulkan:0"),

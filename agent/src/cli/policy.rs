@@ -30,7 +30,7 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         Cli::print_json(&json!({
             "workloads": policy.workloads, "datasets": allowed, "release": policy.release,
             "models": policy.models, "columns": policy.columns, "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
-            "min_difference": policy.min_difference,
+            "require_secure_aggregation": policy.require_secure_aggregation, "min_difference": policy.min_difference,
             "peers": policy.peers.iter().map(|(site, key)| (site.to_string(), hex::encode(key.0))).collect::<std::collections::BTreeMap<_, _>>(),
             "approve": if policy.approve == Approve::Ask { "ask" } else { "auto" },
         }))?;
@@ -47,6 +47,9 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         say!("columns read of {dataset:<13} {}", list(columns.iter().cloned().collect()));
     }
     say!("smallest number of sites       {}", policy.min_cohort);
+    if policy.require_secure_aggregation {
+        say!("sums and updates leave         masked, within secure sums alone");
+    }
     say!("sites by which sums differ     {}, or not at all", policy.min_difference);
     let peers: Vec<_> = policy.peers.keys().map(ToString::to_string).collect();
     let peers =

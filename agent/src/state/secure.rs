@@ -83,3 +83,27 @@ impl State {
             .optional()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_history_and_peers_are_kept_over_a_restart_and_old_rounds_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path(), false).unwrap();
+        assert_eq!(state.secure_round("run", 1).unwrap(), (None, None));
+        let round = |round, site| SecureRound { run_id: "run", round, site };
+        let met = [("b".to_owned(), "00".to_owned())];
+        state.save_secure_round(&round(1, b"one"), b"h1", &[]).unwrap();
+        state.save_secure_round(&round(2, b"two"), b"h2", &met).unwrap();
+        state.lock().execute("UPDATE secure_rounds SET at = 0 WHERE round = 1", []).unwrap();
+        drop(state);
+        let state = State::open(folder.path(), false).unwrap();
+        assert_eq!(state.secure_round("run", 1).unwrap(), (Some(b"one".to_vec()), Some(b"h2".to_vec())));
+        assert_eq!((state.peer("b").unwrap().as_deref(), state.peer("c").unwrap()), (Some("00"), None));
+        state.save_secure_round(&round(2, b"later"), b"h3", &[]).unwrap();
+        assert_eq!(state.secure_round("run", 1).unwrap(), (None, Some(b"h3".to_vec())));
+        assert_eq!(state.secure_round("run", 2).unwrap().0, Some(b"later".to_vec()));
+    }
+}
