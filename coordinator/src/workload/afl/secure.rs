@@ -144,10 +144,149 @@ fn model(context: &Context<'_>, spec: &SumsSpec, opened: secure::Opened) -> Resu
 }
 
 pub(super) fn merged_blobs(context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
-    secure::merged_blobs(context, output)
+    let mut merged = secure::merged_blobs(context, output)?;
+    let ends_it = matches!(parse(&output.name), Some((_, Stage::Unmask)));
+    if ends_it && context.blobs.contains(&output.output) {
+        merged.push(super::outcome::<SumsOutcome>(context.blobs, output)?.merged);
+    }
+    Ok(merged)
 }
 
 /// What is published of a site whose sums nobody has seen.
 pub(super) fn unseen(metrics: crate::report::SiteMetrics) -> SitePublication {
     SitePublication { rows: 0, class_counts: Vec::new(), metrics }
+}
+
+#[cfg(test)]
+mod tests {
+    use sheaf_analytic::{Featurizer, GramAccumulator};
+    use sheaf_data::{Encoding, Inputs};
+    use sheaf_proto::secure::{STAGES, SecureSpec, phase};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{store::blobs::BlobStore, workload::question};
+
+    const PLAN: &str =
+        "[run]\nname='x'\nworkload='afl'\nsecure_aggregation=true\nmax_site_rows=500\n[afl]\nbias=true\n";
+    const DIM: usize = 4;
+
+    fn with<T>(ask: impl FnOnce(&Context<'_>) -> T) -> T {
+        let folder = TempDir::new().unwrap();
+        let members: Vec<SiteName> = (0..3).map(|n| format!("s{n}").parse().unwrap()).collect();
+        ask(&Context {
+            plan: &Plan::parse(PLAN).unwrap(),
+            blobs: &BlobStore::open(folder.path()).unwrap(),
+            members: &members,
+            run_id: "x-1",
+            version: 1,
+            authority: &[],
+        })
+    }
+
+    fn spec(context: &Context<'_>) -> SumsSpec {
+        SumsSpec {
+            schema: context.plan.schema.clone(),
+            encoding: Encoding {
+                classes: vec!["no".to_owned(), "yes".to_owned()],
+                inputs: Inputs::Dense { dim: DIM, standardize: None },
+            },
+            features: AflOptions::of(context.plan).unwrap().features(DIM),
+        }
+    }
+
+    /// Sums of a few made-up rows.
+    fn sums(spec: &SumsSpec, site: usize) -> Sums {
+        let shape = shape(spec);
+        let featurizer = Featurizer::new(&spec.features).unwrap();
+        let mut accumulator =
+            GramAccumulator::new(shape.dim, shape.classes, shape.bits, shape.max_abs).unwrap();
+        for row in 0..20 + site {
+            let inputs: Vec<_> = (0..DIM).map(|d| ((row * 7 + d * 3 + site * 5) % 11) as f64 - 4.5).collect();
+            let label = u32::from((row + site) % 3 == 0);
+            accumulator.push(&featurizer.quantise(&inputs, 1).unwrap(), &[label]).unwrap();
+        }
+        accumulator.finish()
+    }
+
+    #[test]
+    fn the_total_gives_the_model_that_the_single_sums_give() {
+        with(|context| {
+            let spec = spec(context);
+            let sites: Vec<Sums> = (0..3).map(|site| sums(&spec, site)).collect();
+            let blobs = sites.iter().map(|sums| context.blobs.put(&codec::encode(sums)).unwrap());
+            let contributions: Vec<_> = context.members.iter().cloned().zip(blobs).collect();
+            let asked = question(context, SUMS, &spec, Vec::new(), RELEASE_SUMS, 1 << 20).unwrap();
+            let answers =
+                Answers { phase: &asked, contributions: &contributions, outputs: &[], previous: None };
+            let plain = super::super::reduce_sums(context, &answers).unwrap();
+            let plain: SumsOutcome = serde_json::from_slice(&plain).unwrap();
+
+            let mut values = vec![0; shape(&spec).vector_len() as usize];
+            for site in &sites {
+                values.iter_mut().zip(site.to_vector()).for_each(|(sum, value)| *sum += value);
+            }
+            let opened = secure::Opened { values: values.clone(), sites: context.members.to_vec() };
+            let masked = model(context, &spec, opened).unwrap();
+            assert_eq!(masked.weight_sha256, plain.weight_sha256);
+            assert_eq!((masked.model, masked.merged, masked.rows), (plain.model, plain.merged, plain.rows));
+            assert!(masked.sites().eq(plain.sites()), "the card names the same sites");
+
+            *values.last_mut().unwrap() += 1;
+            let false_one = secure::Opened { values, sites: context.members.to_vec() };
+            let error = model(context, &spec, false_one).unwrap_err();
+            assert!(error.message.contains("false vector"), "{error}");
+        });
+    }
+
+    #[test]
+    fn the_question_is_that_of_the_sums_with_a_ring_as_narrow_as_the_plan_allows() {
+        with(|context| {
+            let spec = spec(context);
+            let Next::Collect(asked) = ask(context, &spec, &[]).unwrap() else { panic!("nothing is asked") };
+            assert_eq!(asked.name, phase(SUMS, Stage::Advertise));
+            assert_eq!(asked.releases, [RELEASE_SUMS]);
+            let bytes = context.blobs.get(&asked.spec).unwrap();
+            assert_eq!(serde_json::from_slice::<SumsSpec>(&bytes).unwrap(), spec);
+            let secure = serde_json::from_slice::<sheaf_proto::secure::MaybeSecure>(&bytes).unwrap().secure;
+            let SecureSpec { terms, .. } = secure.unwrap();
+            assert_eq!(terms.length, shape(&spec).vector_len());
+            assert!(terms.ring.bits() < 48, "{} bits for 3 sites of 500 rows", terms.ring.bits());
+            assert_eq!((terms.min_cohort, terms.min_survivors), (3, 3));
+            // However many rows, the sum of all sites fits.
+            assert!(largest(&shape(&spec), u64::MAX, 1000) <= LARGEST_SUM / 1000);
+        });
+    }
+
+    #[test]
+    fn the_five_stages_count_as_one_phase() {
+        let output = |name: &str| PhaseOutput {
+            name: name.to_owned(),
+            key: name.to_owned(),
+            output: BlobId::new([0; 32], 0),
+            members: Vec::new(),
+            round: true,
+        };
+        let mut outputs = vec![output("survey")];
+        outputs.extend(STAGES.map(|stage| output(&phase(SUMS, stage))));
+        let names =
+            |outputs: &[PhaseOutput]| condensed(outputs).into_iter().map(|o| o.name).collect::<Vec<_>>();
+        assert_eq!(names(&outputs[..5]), ["survey"]);
+        assert_eq!(names(&outputs), ["survey", "sums.unmask"]);
+    }
+
+    #[test]
+    fn a_plan_for_one_site_is_refused() {
+        for (line, part) in [
+            ("quorum = 1", "at least 2"),
+            ("sites = ['a']", "at least 2"),
+            ("max_site_rows = 0", "max_site_rows"),
+        ] {
+            let text = format!("[run]\nname='x'\nworkload='afl'\nsecure_aggregation=true\n{line}\n");
+            let error = Plan::parse(&text).unwrap_err();
+            assert!(error.message.contains(part), "{line}: {error}");
+        }
+        let fedavg = "[run]\nname='x'\nworkload='fedavg'\nsecure_aggregation=true\n[fedavg]\nhead='softmax'\nrounds=1\nlearning_rate=0.1\n";
+        assert!(Plan::parse(fedavg).unwrap_err().message.contains("secure_aggregation"));
+    }
 }
