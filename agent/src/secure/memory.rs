@@ -34,7 +34,7 @@ impl SiteStore for Store<'_> {
 impl<'a> Memory<'a> {
     pub(super) fn load(state: &'a State, terms: &Terms) -> Result<Self, AgentError> {
         let damaged = |e: sheaf_secagg::SecAggError| AgentError::State(e.to_string());
-        let (site, history) = state.secure_round(&terms.run, terms.round)?;
+        let (site, history) = (state.secure_round(&terms.run, terms.round)?, state.secure_history()?);
         Ok(Self {
             site: site.map(|bytes| Site::from_bytes(&bytes)).transpose().map_err(damaged)?,
             history: history

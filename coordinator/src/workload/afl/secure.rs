@@ -203,7 +203,7 @@ mod tests {
             GramAccumulator::new(shape.dim, shape.classes, shape.bits, shape.max_abs).unwrap();
         for row in 0..20 + site {
             let inputs: Vec<_> = (0..DIM).map(|d| ((row * 7 + d * 3 + site * 5) % 11) as f64 - 4.5).collect();
-            let label = u32::from((row + site) % 3 == 0);
+            let label = u32::from((row + site).is_multiple_of(3));
             accumulator.push(&featurizer.quantise(&inputs, 1).unwrap(), &[label]).unwrap();
         }
         accumulator.finish()
