@@ -21,7 +21,7 @@ use sheaf_proto::{
     BlobId,
     secure::{SecurePhase, SecureSpec, following, parse, phase},
 };
-use sheaf_secagg::{FULL_GRAPH, MAX_SITES, Ring, SEALED_LEN, SecAggError, Stage, Terms, Wire};
+use sheaf_secagg::{MAX_SITES, Ring, SEALED_LEN, SecAggError, Stage, Terms, Wire};
 use sheaf_transport::identity::SiteName;
 
 use super::{Answers, Context, question};
@@ -195,8 +195,8 @@ fn limit(stage: Stage, terms: &Terms) -> u64 {
     SLACK
         + match stage {
             Stage::Advertise | Stage::Consistency => 0,
-            // Everybody is everybody's neighbour up to FULL_GRAPH sites; above that, neighbours are fewer than sites.
-            Stage::ShareKeys => MAX_SITES.max(FULL_GRAPH) as u64 * (SEALED_LEN as u64 + 8),
+            // Neighbours are no more than sites, shares a site no more than two a neighbour and its own.
+            Stage::ShareKeys => MAX_SITES as u64 * (SEALED_LEN as u64 + 8),
             Stage::MaskedInput => terms.ring.packed_len(terms.length),
             Stage::Unmask => 2 * MAX_SITES as u64 * 40,
         }
