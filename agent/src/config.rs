@@ -10,6 +10,7 @@ use std::{
 use serde::Deserialize;
 use sheaf_data::{Source, catalogue::Catalogue};
 use sheaf_models::DeviceChoice;
+use sheaf_transport::identity::SiteName;
 
 use crate::error::AgentError;
 
@@ -62,6 +63,17 @@ pub struct Policy {
     /// Smallest number of sites in a run.
     #[serde(default = "default_cohort")]
     pub min_cohort: u32,
+    /// Whether sums and updates leave as masked vectors of secure sums alone. A coordinator that asks for them in plain
+    /// sight is refused, whatever its plan says.
+    #[serde(default)]
+    pub require_secure_aggregation: bool,
+    /// In secure sums: two sets of sites over the same records must be equal or differ by so many sites.
+    #[serde(default = "default_difference")]
+    pub min_difference: u32,
+    /// In secure sums: the sites that may take part beside this one, with their signing keys. When empty, any site of the
+    /// authority, with the key that it had the first time.
+    #[serde(default)]
+    pub peers: BTreeMap<SiteName, Fingerprint>,
     /// Smallest number of training rows an output may be made of.
     #[serde(default = "default_rows")]
     pub min_rows: u64,
@@ -72,6 +84,11 @@ pub struct Policy {
     #[serde(default)]
     pub require_dp: bool,
 }
+
+/// SHA-256 of a signing key, 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(#[serde(with = "hex::serde")] pub [u8; 32]);
 
 /// Who says yes to a run that the policy allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -87,6 +104,9 @@ pub enum Approve {
 const fn default_cohort() -> u32 {
     3
 }
+const fn default_difference() -> u32 {
+    3
+}
 const fn default_rows() -> u64 {
     10
 }
@@ -100,6 +120,9 @@ impl Default for Policy {
             columns: BTreeMap::new(),
             release: BTreeSet::new(),
             min_cohort: default_cohort(),
+            require_secure_aggregation: false,
+            min_difference: default_difference(),
+            peers: BTreeMap::new(),
             min_rows: default_rows(),
             approve: Approve::Ask,
             require_dp: false,
@@ -227,7 +250,11 @@ workloads = []             # for example ["afl"]
 models = []                # pre-trained models that may run on the records: ids of `sheaf-agent model list`, or ["any"]
 # columns = { heart = ["age", "sex", "chol"] }   # may be read; all of a data set that is not listed
 release = []               # what may leave: "statistics", "sums", "updates", "metrics"
-min_cohort = 3             # smallest number of sites in a run
+min_cohort = 3             # smallest number of sites in a run, and in a secure sum
+# require_secure_aggregation = true   # sums and updates leave masked alone: the coordinator gets totals over the sites
+min_difference = 3         # secure sums over the same records are of the same sites, or of so many others at least
+# peers = { clinic-b = "3f…" }   # secure sums with these sites alone: all of them, with the signing keys that
+                           # `sheaf-agent status` shows there; compare them by telephone, not through the coordinator
 min_rows = 10              # smallest number of records an output may be made of
 approve = "ask"            # "ask": a person runs `sheaf-agent approve RUN`; "auto": this policy is enough
 require_dp = false         # true: nothing leaves without noise paid for in the ledger; `sheaf-agent ledger cap` sets the budget
@@ -262,6 +289,8 @@ mod tests {
             ("[policy]\nrelease = ['everything']", "everything"),
             ("[policy]\ndatasets = ['x']", "[data.x]"),
             ("[policy]\nmodels = ['x']", "efficientnet-lite0"),
+            ("[policy]\npeers = { b = 'zz' }", "peers"),
+            ("[policy]\npeers = { b = '00' }", "peers"),
             ("[data.x]\nkind = 'tabel'\npath = 'x'", "tabel"),
             ("[agent]\nstop_grace = 'soon'", "stop_grace"),
             ("[agent]\ndevice = 'gpu'", "vulkan:0"),

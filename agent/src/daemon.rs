@@ -42,7 +42,8 @@ pub async fn run(
     let budget = tokio::task::spawn_blocking(move || Budget::open(&home))
         .await
         .map_err(|e| AgentError::Ledger(e.to_string()))??;
-    let worker = Worker::new(config, state.clone(), budget, link.clone(), assets, turns);
+    let worker =
+        Worker::new(config, state.clone(), budget, link.clone(), assets, turns, Some(Arc::clone(&identity)));
     let hang_up = CancellationToken::new();
     let mut kept =
         tokio::spawn(link::keep(identity, link.clone(), worker.clone(), state.clone(), hang_up.clone()));

@@ -41,6 +41,8 @@ pub struct Answer {
 pub enum Made {
     /// So many records, exactly as they are: the site's `min_rows` decides.
     OfRows(u64),
+    /// Nothing of records: a key, a share of one, a signature.
+    Protocol,
     /// Noise that the ledger was charged for: whatever the number of records, which must not show.
     WithNoise(Charge),
 }
@@ -49,7 +51,7 @@ impl Made {
     /// The computing time that may be told: none of work whose length noise should hide.
     pub fn seconds(&self, began: Instant) -> f64 {
         match self {
-            Self::OfRows(_) => began.elapsed().as_secs_f64(),
+            Self::OfRows(_) | Self::Protocol => began.elapsed().as_secs_f64(),
             Self::WithNoise(_) => 0.0,
         }
     }
@@ -111,7 +113,7 @@ pub fn release(answer: Answer, permit: &Permit, state: &State) -> Result<Release
                 permit.min_rows()
             )));
         }
-        Made::OfRows(_) | Made::WithNoise(_) => {}
+        Made::OfRows(_) | Made::Protocol | Made::WithNoise(_) => {}
     }
     if bytes.len() as u64 > permit.max_bytes() {
         return Err(AgentError::Denied(format!(
@@ -121,7 +123,7 @@ pub fn release(answer: Answer, permit: &Permit, state: &State) -> Result<Release
     }
     let blob = blob_id(&bytes);
     let paid = match answer.made {
-        Made::OfRows(_) => None,
+        Made::OfRows(_) | Made::Protocol => None,
         Made::WithNoise(charge) => Some(charge.release(&bytes)?),
     };
     state.record_release(permit.run_id(), permit.key(), answer.kind, &blob)?;

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod link;
 pub mod models;
 pub mod policy;
+pub mod secure;
 pub mod state;
 pub mod task;
 pub mod worker;

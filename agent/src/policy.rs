@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_proto::{privacy::PrivacySpec, v1::Task};
+use sheaf_proto::{afl::RELEASE_SUMS, fedavg::RELEASE_UPDATES, privacy::PrivacySpec, secure, v1::Task};
 
 use crate::{
     config::{ANY_MODEL, Approve, Config},
@@ -76,6 +76,15 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
     }
     if let Some(kind) = task.releases.iter().find(|kind| !policy.release.contains(*kind)) {
         return denied(format!("output of kind \"{kind}\" may not leave this site"));
+    }
+    let single = |kind: &&String| [RELEASE_SUMS, RELEASE_UPDATES].contains(&kind.as_str());
+    if policy.require_secure_aggregation
+        && secure::parse(&task.phase).is_none()
+        && let Some(kind) = task.releases.iter().find(single)
+    {
+        return denied(format!(
+            "output of kind \"{kind}\" leaves this site within secure sums alone; the plan needs secure_aggregation = true"
+        ));
     }
     Ok(Permit {
         run_id: task.run_id.clone(),
@@ -170,6 +179,11 @@ mod tests {
             let error = check(&config, &task).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+        let masked_only = CONFIG.replace("[policy]", "[policy]\nrequire_secure_aggregation=true");
+        let masked_only = Config::parse(&masked_only, Path::new(".")).unwrap();
+        let error = check(&masked_only, &Task { phase: "sums".into(), ..task() }).unwrap_err().to_string();
+        assert!(error.contains("secure_aggregation = true"), "{error}");
+        assert!(check(&masked_only, &Task { phase: "sums.advertise".into(), ..task() }).is_ok());
         assert!(check_columns(&config, "a", &["age".into()]).is_ok());
         assert!(check_columns(&config, "a", &["age".into(), "name".into()]).is_err());
         assert!(check_columns(&config, "b", &["name".into()]).is_ok(), "no list, no limit");

@@ -16,12 +16,8 @@ use sheaf_proto::BlobId;
 use crate::{egress::Released, error::AgentError};
 
 const MIGRATIONS: &[M<'_>] = &[
-    M::up(START),
-    // What an answer's run has cost so far: goes out with it.
-    M::up("ALTER TABLE outbox ADD COLUMN spend BLOB"),
-];
-
-const START: &str = "CREATE TABLE outbox (
+    M::up(
+        "CREATE TABLE outbox (
          run_id TEXT NOT NULL, key TEXT NOT NULL, blob TEXT NOT NULL, seconds REAL NOT NULL,
          delivered_at INTEGER, verdict TEXT,
          PRIMARY KEY (run_id, key)) STRICT;
@@ -32,7 +28,22 @@ const START: &str = "CREATE TABLE outbox (
      CREATE TABLE releases (
          id INTEGER PRIMARY KEY, at INTEGER NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL,
          kind TEXT NOT NULL, blob TEXT NOT NULL) STRICT;
-     CREATE TABLE status (name TEXT PRIMARY KEY, value TEXT NOT NULL, at INTEGER NOT NULL) STRICT;";
+     CREATE TABLE status (name TEXT PRIMARY KEY, value TEXT NOT NULL, at INTEGER NOT NULL) STRICT;",
+    ),
+    // What an answer's run has cost so far: goes out with it.
+    M::up("ALTER TABLE outbox ADD COLUMN spend BLOB"),
+    M::up(
+        "CREATE TABLE secure_rounds (
+         run_id TEXT NOT NULL, round INTEGER NOT NULL, at INTEGER NOT NULL, state BLOB NOT NULL,
+         PRIMARY KEY (run_id, round)) STRICT;
+     CREATE TABLE secure_history (id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB NOT NULL) STRICT;
+     CREATE TABLE peers (name TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, at INTEGER NOT NULL) STRICT;",
+    ),
+];
+
+mod secure;
+
+pub use secure::SecureRound;
 
 /// The agent's memory.
 #[derive(Clone)]

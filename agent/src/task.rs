@@ -12,7 +12,7 @@ use sheaf_data::{AssetStore, Schema, Source};
 use sheaf_models::{Compute, DeviceChoice};
 use sheaf_proto::privacy::{Priced, PrivacySpec};
 
-use crate::{budget::Purse, device, egress::Answer, error::AgentError};
+use crate::{budget::Purse, device, egress::Answer, error::AgentError, secure::SecureRounds};
 
 /// Workloads of this build.
 pub const WORKLOADS: &[&str] = &[sheaf_proto::afl::WORKLOAD, sheaf_proto::fedavg::WORKLOAD];
@@ -41,6 +41,7 @@ pub struct Resources<'a> {
     device: DeviceChoice,
     /// The right to draw noise, for a task whose answer must be paid for; whoever draws takes it.
     purse: Mutex<Option<Purse>>,
+    secure: Option<SecureRounds<'a>>,
 }
 
 impl<'a> Resources<'a> {
@@ -51,7 +52,7 @@ impl<'a> Resources<'a> {
         owner: Option<&'a str>,
         device: DeviceChoice,
     ) -> Self {
-        Self { assets, cache, owner, device, purse: Mutex::new(None) }
+        Self { assets, cache, owner, device, purse: Mutex::new(None), secure: None }
     }
 
     /// The same for a task that must pay.
@@ -67,6 +68,22 @@ impl<'a> Resources<'a> {
     pub fn purse(&self) -> Result<Purse, AgentError> {
         let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
         purse.take().ok_or_else(|| AgentError::Task("noise is asked for, but no budget was named".to_owned()))
+    }
+
+    /// With what secure sums need.
+    #[must_use]
+    pub fn with_secure(self, secure: Option<SecureRounds<'a>>) -> Self {
+        Self { secure, ..self }
+    }
+
+    /// What secure sums need.
+    ///
+    /// # Errors
+    /// [`AgentError::Task`] where there is none: outside of an enrolled agent's tasks.
+    pub fn secure(&self) -> Result<&SecureRounds<'a>, AgentError> {
+        self.secure.as_ref().ok_or_else(|| {
+            AgentError::Task("secure aggregation needs an enrolled site with its signing key".to_owned())
+        })
     }
 
     /// The device to compute on, opened by the first task of the process that asks.

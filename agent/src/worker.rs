@@ -26,8 +26,10 @@ use crate::{
     device,
     egress::{self, Answer},
     error::AgentError,
+    identity::Identity,
     link::Link,
     policy::{self, Permit},
+    secure::SecureRounds,
     state::State,
     task::{self, Assignment, Resources},
 };
@@ -53,6 +55,10 @@ struct Shared {
     assets: AssetStore,
     /// Tasks that may compute at the same time; shared by the agents of a simulation.
     turns: Arc<Semaphore>,
+    /// Signs in secure sums; none where the site is not enrolled, as in tests.
+    identity: Option<Arc<Identity>>,
+    /// Secure sums change what the site remembers one after the other.
+    secure_turn: Mutex<()>,
     active: Mutex<HashMap<TaskId, CancellationToken>>,
     closing: AtomicBool,
 }
@@ -66,6 +72,7 @@ impl Worker {
         link: Link,
         assets: AssetStore,
         turns: Arc<Semaphore>,
+        identity: Option<Arc<Identity>>,
     ) -> Self {
         let shared = Shared {
             config,
@@ -74,6 +81,8 @@ impl Worker {
             link,
             assets,
             turns,
+            identity,
+            secure_turn: Mutex::default(),
             active: Mutex::default(),
             closing: AtomicBool::new(false),
         };
@@ -271,8 +280,17 @@ impl Worker {
             let config = &shared.config;
             let owner = (!config.cache_shared).then_some(task.dataset.as_str());
             let purse = privacy.map(|privacy| purse(&shared, &task, &source, &privacy)).transpose()?;
-            let resources =
-                Resources::new(&shared.assets, &config.cache, owner, config.device).with_purse(purse);
+            let secure = shared.identity.as_ref().map(|identity| SecureRounds {
+                state: &shared.state,
+                identity,
+                policy: &config.policy,
+                turn: &shared.secure_turn,
+                run_id: &task.run_id,
+                plan_sha256: &task.plan_sha256,
+            });
+            let resources = Resources::new(&shared.assets, &config.cache, owner, config.device)
+                .with_purse(purse)
+                .with_secure(secure);
             workload.perform(&assignment, &source, &resources, &|| cancel.is_cancelled())
         })
         .await

@@ -221,7 +221,7 @@ mod tests {
         let state = State::open(folder, false).unwrap();
         let assets = AssetStore::new(folder.join("assets"), None);
         let budget = Budget::open(folder).unwrap();
-        Worker::new(config, state, budget, Link::default(), assets, Arc::new(Semaphore::new(1)))
+        Worker::new(config, state, budget, Link::default(), assets, Arc::new(Semaphore::new(1)), None)
     }
 
     async fn settle() {

@@ -108,6 +108,7 @@ impl Hub {
             fleet: Arc::clone(&self.fleet),
             clock: self.clock.clone(),
             checks: Arc::clone(&self.checks),
+            authority: Arc::from(&self.desk.authority.certificate()[..]),
             shutdown: self.shutdown.clone(),
             drivers: self.drivers.clone(),
         };

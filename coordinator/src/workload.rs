@@ -3,6 +3,7 @@
 
 pub mod afl;
 pub mod fedavg;
+pub mod secure;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -33,6 +34,8 @@ pub struct Context<'a> {
     pub run_id: &'a str,
     /// Of the run: 1, then one more with every withdrawal or addition.
     pub version: u32,
+    /// The authority's certificate, DER: what site credentials are checked against. Empty where none are.
+    pub authority: &'a [u8],
 }
 
 /// The answers to one phase and what may be reused.

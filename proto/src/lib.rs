@@ -10,6 +10,7 @@ mod blob_id;
 pub mod fedavg;
 pub mod model;
 pub mod privacy;
+pub mod secure;
 
 pub use blob_id::{BlobId, BlobIdError};
 

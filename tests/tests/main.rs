@@ -19,6 +19,7 @@ mod killed_agent;
 mod killed_coordinator;
 mod one_hash;
 mod samples;
+mod secure;
 mod structure;
 mod versions;
 mod withdraw_and_add;

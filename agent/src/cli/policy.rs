@@ -31,6 +31,8 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
             "workloads": policy.workloads, "datasets": allowed, "release": policy.release,
             "models": policy.models, "columns": policy.columns, "min_cohort": policy.min_cohort, "min_rows": policy.min_rows,
             "require_dp": policy.require_dp,
+            "require_secure_aggregation": policy.require_secure_aggregation, "min_difference": policy.min_difference,
+            "peers": policy.peers.iter().map(|(site, key)| (site.to_string(), hex::encode(key.0))).collect::<std::collections::BTreeMap<_, _>>(),
             "approve": if policy.approve == Approve::Ask { "ask" } else { "auto" },
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -46,6 +48,14 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         say!("columns read of {dataset:<13} {}", list(columns.iter().cloned().collect()));
     }
     say!("smallest number of sites       {}", policy.min_cohort);
+    if policy.require_secure_aggregation {
+        say!("sums and updates leave         masked, within secure sums alone");
+    }
+    say!("sites by which sums differ     {}, or not at all", policy.min_difference);
+    let peers: Vec<_> = policy.peers.keys().map(ToString::to_string).collect();
+    let peers =
+        if peers.is_empty() { "any, each with the key it had first".to_owned() } else { peers.join(", ") };
+    say!("sites in secure sums           {peers}");
     say!("smallest number of rows        {}", policy.min_rows);
     say!("only with noise paid for       {}", if policy.require_dp { "yes" } else { "no" });
     let yes = match policy.approve {

@@ -38,9 +38,11 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
     let up = running && link == "up";
     let (pending, waiting, releases) =
         (state.pending()?, state.approval_requests()?, state.releases(args.releases)?);
+    let signing = hex::encode(identity.credentials()?.fingerprint());
     if cli.json {
         Cli::print_json(&json!({
             "site": identity.profile.site, "url": identity.profile.url, "ca_fingerprint": identity.ca_fingerprint(),
+            "signing_fingerprint": signing,
             "certificate_not_after": identity.certificate()?.not_after, "running": running, "link": link,
             "undelivered": pending.len(), "waiting_for_approval": waiting, "releases": releases,
         }))?;
@@ -48,6 +50,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         say!("site           {}", identity.profile.site);
         say!("coordinator    {}", identity.profile.url);
         say!("authority      {}", identity.ca_fingerprint());
+        say!("signing key    {signing}");
         say!("agent          {}", if running { "running" } else { "not running" });
         say!("link           {link}");
         say!("undelivered    {}", pending.len());

@@ -1,6 +1,7 @@
 //! AFL at the site: survey, exact sums, evaluation (spec: `sheaf_proto::afl`).
 
 mod private;
+mod secure;
 
 use std::time::Instant;
 
@@ -53,6 +54,9 @@ impl Workload for Afl {
         resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
+        if let Some(stage) = secure::stage(&assignment.phase) {
+            return secure::perform(assignment, stage, source, resources, cancelled);
+        }
         let began = Instant::now();
         let (kind, bytes, made) = match assignment.phase.as_str() {
             SURVEY => {

@@ -44,6 +44,8 @@ pub struct DriverParts {
     pub clock: Clock,
     /// Bounds the answers that are checked at the same time, over all runs.
     pub checks: Arc<Semaphore>,
+    /// The authority's certificate, DER.
+    pub authority: Arc<[u8]>,
     /// Ends every driver.
     pub shutdown: CancellationToken,
     /// Every driver that has not ended: a journal may be opened again when there is none.
@@ -63,6 +65,7 @@ pub fn start(parts: DriverParts, id: &str, plan: Arc<Plan>, run: Run) -> Result<
         changes,
         blobs: parts.blobs.clone(),
         checks: Arc::clone(&parts.checks),
+        authority: Arc::clone(&parts.authority),
     };
     let driver = Driver {
         workload: workload::named(&plan.run.workload)?,
@@ -388,7 +391,8 @@ impl Job {
             (run.members_in().cloned().collect::<Vec<_>>(), run.version)
         };
         let (plan, blobs, run_id) = (&handle.plan, &handle.blobs, &handle.id);
-        let context = Context { plan, blobs, members: &members, run_id, version };
+        let authority = &handle.authority;
+        let context = Context { plan, blobs, members: &members, run_id, version, authority };
         let outputs = handle.run().outputs.clone();
         match self {
             Self::Decide => Ok(Event::Decided { next: workload.next(&context, &outputs)? }),

@@ -26,7 +26,7 @@ pub(super) fn doomed(
 ) -> Result<Vec<BlobId>, Error> {
     let journal = database.journal(run_id)?;
     let run = Run::replay(&journal)?;
-    let context = Context { plan, blobs, members: &[], run_id, version: run.version };
+    let context = Context { plan, blobs, members: &[], run_id, version: run.version, authority: &[] };
     let mut gone = BTreeSet::new();
     // The archive holds the last output under each key only; the journal names every one there ever was.
     for end in 0..journal.len() {
@@ -50,7 +50,14 @@ pub(super) fn doomed(
         kept.extend(held(
             &other,
             workload::named(&plan.run.workload)?,
-            &Context { plan: &plan, blobs, members: &[], run_id: &record.id, version: other.version },
+            &Context {
+                plan: &plan,
+                blobs,
+                members: &[],
+                run_id: &record.id,
+                version: other.version,
+                authority: &[],
+            },
         )?);
     }
     Ok(gone.difference(&kept).copied().collect())

@@ -8,8 +8,10 @@ use std::{
 use sheaf_proto::{
     BlobId,
     privacy::Priced,
+    secure,
     v1::{Verdict, task_update},
 };
+use sheaf_secagg::Stage;
 use sheaf_transport::identity::SiteName;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -38,6 +40,7 @@ pub struct RunHandle {
     pub(super) changes: watch::Receiver<u64>,
     pub(super) blobs: BlobStore,
     pub(super) checks: Arc<Semaphore>,
+    pub(super) authority: Arc<[u8]>,
 }
 
 /// What a site last said about its task; not journalled.
@@ -149,9 +152,12 @@ impl RunHandle {
         let (handle, phase, site) = (self.clone(), phase.clone(), site.clone());
         let checked = tokio::task::spawn_blocking(move || {
             let (plan, blobs, version) = (&handle.plan, &handle.blobs, handle.run().version);
-            let context = Context { plan, blobs, members: &[], run_id: &handle.id, version };
+            let (run_id, authority) = (&handle.id, &handle.authority);
+            let context = Context { plan, blobs, members: &[], run_id, version, authority };
             let Priced { privacy } = serde_json::from_slice(&blobs.get(&phase.spec)?)?;
-            if privacy.is_some() && !paid {
+            // Of a secure sum's stages, the one with the noised vector is paid for.
+            let pays = secure::parse(&phase.name).is_none_or(|(_, stage)| stage == Stage::MaskedInput);
+            if privacy.is_some() && pays && !paid {
                 return Err(Error::invalid(
                     "the answer must come with the site's statement of what it has spent",
                 ));

@@ -56,6 +56,13 @@ pub struct RunSection {
     /// How long a phase may wait for answers.
     #[serde(default = "default_deadline", deserialize_with = "duration")]
     pub deadline: Duration,
+    /// Let the coordinator learn the sum of the sites' sums alone (docs/secure-aggregation.md).
+    #[serde(default)]
+    pub secure_aggregation: bool,
+    /// With secure aggregation: most training rows of a site. It bounds the numbers that are added, and so the bytes
+    /// of each.
+    #[serde(default = "default_site_rows")]
+    pub max_site_rows: u64,
 }
 
 /// `[evaluate]`
@@ -109,6 +116,10 @@ fn default_dataset() -> String {
 
 const fn default_deadline() -> Duration {
     Duration::from_hours(1)
+}
+
+const fn default_site_rows() -> u64 {
+    1_000_000
 }
 
 const fn default_local_sites() -> usize {

@@ -3,6 +3,8 @@
 
 mod private;
 
+mod secure;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -162,6 +164,16 @@ struct SumsOutcome {
     rows: Option<u64>,
     /// The ridge parameter it was solved with.
     lambda: f64,
+    /// Whose sums are in it where they came as one secure sum; there are no contributions then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    summed: Vec<SiteName>,
+}
+
+impl SumsOutcome {
+    /// Whose sums are in it.
+    fn sites(&self) -> impl Iterator<Item = &SiteName> {
+        self.contributions.iter().map(|(site, _)| site).chain(&self.summed)
+    }
 }
 
 /// What the evaluation phase gives.
@@ -178,15 +190,17 @@ impl Workload for Afl {
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
+        secure::check_plan(plan)?;
         AflOptions::of(plan).map(|_| ())
     }
 
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
-        let Some((survey, outputs)) = surveyed(context, outputs)? else {
+        let condensed = secure::condensed(outputs);
+        let Some((survey, done)) = surveyed(context, &condensed)? else {
             return ask_survey(context, &AflOptions::of(context.plan)?);
         };
-        match outputs {
-            [] => ask_sums(context, &survey),
+        match done {
+            [] => ask_sums(context, &survey, outputs),
             [sums] if measures(context.plan) => {
                 ask_evaluation(context, survey, &outcome(context.blobs, sums)?)
             }
@@ -198,9 +212,12 @@ impl Workload for Afl {
         &self,
         context: &Context<'_>,
         phase: &PhaseSpec,
-        _site: &SiteName,
+        site: &SiteName,
         answer: &Path,
     ) -> Result<(), Error> {
+        if secure::is_stage(&phase.name) {
+            return secure::check_result(context, phase, site, answer);
+        }
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match phase.name.as_str() {
@@ -222,6 +239,9 @@ impl Workload for Afl {
     }
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+        if secure::is_stage(&answers.phase.name) {
+            return secure::reduce(context, answers);
+        }
         match answers.phase.name.as_str() {
             SURVEY => {
                 Ok(serde_json::to_vec(&reduce_survey(context, answers, &AflOptions::of(context.plan)?)?)?)
@@ -233,6 +253,9 @@ impl Workload for Afl {
     }
 
     fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
+        if secure::is_stage(&output.name) {
+            return secure::merged_blobs(context, output);
+        }
         if output.name == SUMS && context.blobs.contains(&output.output) {
             return Ok(vec![outcome::<SumsOutcome>(context.blobs, output)?.merged]);
         }
@@ -240,7 +263,8 @@ impl Workload for Afl {
     }
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
-        let Some((survey, [sums, evaluation @ ..])) = surveyed(context, outputs)? else {
+        let condensed = secure::condensed(outputs);
+        let Some((survey, [sums, evaluation @ ..])) = surveyed(context, &condensed)? else {
             return Err(Error::bug("AFL publishes after the sums"));
         };
         let evaluation = match evaluation.first() {
@@ -315,13 +339,16 @@ pub(super) fn ask_survey(context: &Context<'_>, options: &AflOptions) -> Result<
     ask(context, SURVEY, &spec, Vec::new(), RELEASE_STATISTICS, SURVEY_LIMIT)
 }
 
-fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome) -> Result<Next, Error> {
+fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome, outputs: &[PhaseOutput]) -> Result<Next, Error> {
     let spec = SumsSpec {
         schema: context.plan.schema.clone(),
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
         privacy: context.plan.privacy.as_ref().map(Privacy::model_spec),
     };
+    if context.plan.run.secure_aggregation {
+        return secure::ask(context, &spec, outputs);
+    }
     let (dim, classes) = (survey.features.output_dim() as u64, survey.encoding.classes.len() as u64);
     // 9 bytes a number is above the worst case of the bit-packed form
     let limit = 9 * (dim * (dim + 1) / 2 + dim * classes + classes) + SLACK;
@@ -376,7 +403,7 @@ fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, 
     let shape = shape(&spec);
     let options = AflOptions::of(context.plan)?;
     let Solved { weights, lambda, merged, rows } = match &spec.privacy {
-        Some(privacy) => private::solve(context, answers, &spec, privacy, &options)?,
+        Some(privacy) => private::merge(context, answers, &spec, privacy, &options)?,
         None => {
             let sums = merge(context, answers, &shape)?;
             let weights = solve(&sums, options.lambda).map_err(|e| Error::invalid(e.to_string()))?;
@@ -391,6 +418,7 @@ fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, 
         contributions: answers.contributions.to_vec(),
         rows,
         lambda,
+        summed: Vec::new(),
     };
     Ok(serde_json::to_vec(&outcome)?)
 }
@@ -510,7 +538,7 @@ fn publish(
         encoding: survey.encoding.clone(),
         features: survey.features.clone(),
         rows: sums.rows,
-        sites: sums.contributions.iter().map(|(site, _)| site.to_string()).collect(),
+        sites: sums.sites().map(SiteName::to_string).collect(),
     };
     let shape = SumsShape::of(&survey.features, classes.len());
     let mut sites = BTreeMap::new();
@@ -526,6 +554,10 @@ fn publish(
         let header = codec::header(&head, &shape).map_err(|e| Error::corrupt(e.to_string()))?;
         let published = SitePublication { rows: Some(header.rows), class_counts: header.counts, metrics };
         sites.insert(site.clone(), published);
+    }
+    for site in &sums.summed {
+        let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
+        sites.insert(site.clone(), secure::unseen(metrics));
     }
     let local: Vec<f64> = evaluation.sites.values().filter_map(|e| accuracy(e.local.as_ref())).collect();
     let auc = evaluation.scores.as_ref().and_then(ScoreHistogram::auc);

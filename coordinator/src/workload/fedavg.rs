@@ -39,6 +39,11 @@ impl Workload for Fedavg {
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
+        if plan.run.secure_aggregation {
+            return Err(Error::invalid(format!(
+                "[run] secure_aggregation: workload {WORKLOAD} has none; leave the key out, or use afl"
+            )));
+        }
         FedavgOptions::of(plan).map(|_| ())
     }
 

@@ -43,6 +43,27 @@ impl NoisedSums {
         Self { gram: vec![0; gram_len(shape)], cross: vec![0; shape.dim * shape.classes] }
     }
 
+    /// From one vector on the grid of `G`: packed `G`, then `B 2^s`. Rounding what has noise costs nothing.
+    ///
+    /// # Errors
+    /// [`NoisedError::Tensor`] for another length.
+    pub fn from_vector(shape: &SumsShape, mut vector: Vec<i64>) -> Result<Self, NoisedError> {
+        let expected = Self::vector_len(shape);
+        if vector.len() as u64 != expected {
+            let reason = format!("the vector has {} numbers, expected {expected}", vector.len());
+            return Err(NoisedError::Tensor { name: GRAM, reason });
+        }
+        let cross = vector.split_off(gram_len(shape));
+        let unit = 1_i64 << shape.bits;
+        let cross = cross.into_iter().map(|value| value.saturating_add(unit / 2).div_euclid(unit)).collect();
+        Ok(Self { gram: vector, cross })
+    }
+
+    /// Numbers of the vector that [`Self::from_vector`] takes.
+    pub fn vector_len(shape: &SumsShape) -> u64 {
+        (gram_len(shape) + shape.dim * shape.classes) as u64
+    }
+
     /// The bytes as they are sent.
     ///
     /// # Errors

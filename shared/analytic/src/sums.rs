@@ -261,5 +261,7 @@ pub(crate) fn subtract_overflows(a: &[i64], b: &[i64]) -> bool {
     sign < 0
 }
 
+mod vector;
+
 #[cfg(test)]
 mod tests;

@@ -224,4 +224,12 @@ pub enum SecAggError {
     /// The durable store failed; the message was not handed out.
     #[error("the state of the round could not be saved: {0}; nothing was sent, try the step again")]
     Store(String),
+    /// Bytes that are not what they should be.
+    #[error("{what} cannot be read: {reason}; it was damaged, or comes from another version of Sheaf")]
+    Encoding {
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
 }

@@ -22,6 +22,7 @@
 //! The crate is pure: no input or output, no clock, no entropy of its own. What must survive a crash goes through
 //! [`SiteStore`] before a message is handed out.
 
+mod codec;
 mod cohort;
 mod error;
 mod fixed_point;
@@ -40,6 +41,7 @@ mod shamir;
 mod site;
 mod terms;
 
+pub use codec::Wire;
 pub use cohort::Cohort;
 pub use error::{SecAggError, Stage};
 pub use fixed_point::FixedPoint;

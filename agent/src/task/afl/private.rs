@@ -120,6 +120,20 @@ fn exact(
     Ok(sums.values)
 }
 
+/// Numbers to be noised and what they are noised for.
+fn priced(
+    spec: &SumsSpec,
+    privacy: &PrivacySpec,
+    dataset: &Dataset,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<i64>, Sensitivity), AgentError> {
+    if spec.features.normalize != Normalize::L2Bounded {
+        return Err(AgentError::Task("noised sums need rows that are l2-bounded".to_owned()));
+    }
+    let values = exact(spec, &privacy.unit, dataset, cancelled)?;
+    Ok((values, Sensitivity::new(sensitivity(spec)).map_err(noise)?))
+}
+
 /// The sums of a data set's training rows, with noise that the ledger is charged for first.
 pub(super) fn sums(
     spec: &SumsSpec,
@@ -128,20 +142,27 @@ pub(super) fn sums(
     purse: Purse,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<u8>, Made), AgentError> {
-    if spec.features.normalize != Normalize::L2Bounded {
-        return Err(AgentError::Task("noised sums need rows that are l2-bounded".to_owned()));
-    }
     let shape = SumsShape::of(&spec.features, spec.encoding.classes.len());
-    let values = exact(spec, &privacy.unit, dataset, cancelled)?;
-    let bound = Sensitivity::new(sensitivity(spec)).map_err(noise)?;
-    let (mut noised, made) =
+    let (values, bound) = priced(spec, privacy, dataset, cancelled)?;
+    let (noised, made) =
         purse.draw(privacy, |token| mechanism::discrete_gaussian(&values, bound, token).map_err(noise))?;
-    let cross = noised.split_off(gram_len(shape.dim));
-    // Back to the grid of `B`: rounding what has noise costs nothing.
-    let unit = 1_i64 << shape.bits;
-    let cross = cross.into_iter().map(|value| (value + unit / 2).div_euclid(unit)).collect();
-    let bytes = NoisedSums { gram: noised, cross }.encode().map_err(|e| AgentError::Task(e.to_string()))?;
-    Ok((bytes, made))
+    let sums = NoisedSums::from_vector(&shape, noised).and_then(|sums| sums.encode());
+    Ok((sums.map_err(|e| AgentError::Task(e.to_string()))?, made))
+}
+
+/// This site's vector for a secure sum of at least `least` sites, with its share of the noise that the sum then has. Alone it
+/// has too little: it must not be seen unmasked. Charged as if the site had added all of it.
+pub(super) fn share(
+    spec: &SumsSpec,
+    privacy: &PrivacySpec,
+    dataset: &Dataset,
+    (purse, least): (Purse, u32),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<i64>, Made), AgentError> {
+    let (values, bound) = priced(spec, privacy, dataset, cancelled)?;
+    purse.draw(privacy, |token| {
+        mechanism::discrete_gaussian_share(&values, bound, least, token).map_err(noise)
+    })
 }
 
 /// The confusion matrix of a data set's test rows, with noise on every count.

@@ -42,9 +42,30 @@ fn noise_of_a_site(spec: &SumsSpec, privacy: &PrivacySpec) -> Result<f64, Error>
     Ok(sigma.get() * (bound.powi(4) + bound * bound).sqrt())
 }
 
-/// Adds the sites' sums and solves. The ridge parameter follows from the noise, which is public: a symmetric matrix of noise
+/// Solves. The ridge parameter follows from the noise, which is public: a symmetric matrix of noise
 /// of deviation s has eigenvalues up to about 2 s sqrt(D), and so little of the data's own must be left to it.
 pub(super) fn solve(
+    sum: NoisedSums,
+    spec: &SumsSpec,
+    noise: f64,
+    options: &AflOptions,
+) -> Result<Solved, Error> {
+    let shape = shape(spec);
+    let merged = sum.encode().map_err(|e| Error::bug(e.to_string()))?;
+    let sums = sum.into_sums(&shape).map_err(|e| Error::bug(e.to_string()))?;
+    let mut lambda = options.lambda.max(options.noise_ridge * noise * (shape.dim as f64).sqrt());
+    for _ in 0..DOUBLINGS {
+        match solve_sums(&sums, lambda) {
+            Ok(weights) => return Ok(Solved { weights, lambda, merged, rows: None }),
+            Err(AnalyticError::NotPositiveDefinite { .. }) => lambda *= 2.0,
+            Err(error) => return Err(Error::invalid(error.to_string())),
+        }
+    }
+    Err(Error::invalid(format!("the noised sums have no solution even with lambda {lambda}")))
+}
+
+/// Adds the sites' sums, each with noise of its own, and solves.
+pub(super) fn merge(
     context: &Context<'_>,
     answers: &Answers<'_>,
     spec: &SumsSpec,
@@ -58,16 +79,19 @@ pub(super) fn solve(
         let sums = NoisedSums::decode(&context.blobs.get(blob)?, &shape).map_err(of_site)?;
         sum.add(&sums).map_err(of_site)?;
     }
-    let merged = sum.encode().map_err(|e| Error::bug(e.to_string()))?;
-    let sums = sum.into_sums(&shape).map_err(|e| Error::bug(e.to_string()))?;
     let noise = noise_of_a_site(spec, privacy)? * (answers.contributions.len() as f64).sqrt();
-    let mut lambda = options.lambda.max(options.noise_ridge * noise * (shape.dim as f64).sqrt());
-    for _ in 0..DOUBLINGS {
-        match solve_sums(&sums, lambda) {
-            Ok(weights) => return Ok(Solved { weights, lambda, merged, rows: None }),
-            Err(AnalyticError::NotPositiveDefinite { .. }) => lambda *= 2.0,
-            Err(error) => return Err(Error::invalid(error.to_string())),
-        }
-    }
-    Err(Error::invalid(format!("the noised sums have no solution even with lambda {lambda}")))
+    solve(sum, spec, noise, options)
+}
+
+/// Solves the open total of a secure sum, in which the noise of the smallest cohort is whole.
+pub(super) fn solve_total(
+    values: Vec<i64>,
+    spec: &SumsSpec,
+    privacy: &PrivacySpec,
+    (sites, least): (usize, u32),
+    options: &AflOptions,
+) -> Result<Solved, Error> {
+    let noise = noise_of_a_site(spec, privacy)? * (sites as f64 / f64::from(least.max(1))).sqrt();
+    let sum = NoisedSums::from_vector(&shape(spec), values).map_err(|e| Error::invalid(e.to_string()))?;
+    solve(sum, spec, noise, options)
 }

@@ -12,3 +12,4 @@ mod hostile_site;
 mod memory;
 mod restart;
 mod uniform;
+mod wire;

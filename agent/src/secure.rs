@@ -1,0 +1,195 @@
+//! The site's side of secure sums (docs/secure-aggregation.md): what it keeps between the stages, whose keys it
+//! accepts, and the answer to each stage. For any workload: it brings the vector, and gets the bytes to send.
+//!
+//! A stage's outcome is on the disk before its message exists. Asked again, after a crash or a lost message, the site
+//! gives the same answer; asked anything else in the same round, it refuses.
+
+mod memory;
+mod peers;
+
+use std::sync::{Mutex, PoisonError};
+
+use rand::{
+    SeedableRng as _,
+    rngs::{StdRng, SysRng},
+};
+use sheaf_proto::secure::{Introduction, Register, SecureSpec};
+use sheaf_secagg::{
+    Inbox, SecAggError, Signer, Site, SiteId, SitePolicy, Stage, Subject, Task, Terms, UnmaskRequest,
+    Uploaded, Wire,
+};
+use sheaf_transport::signature::{Credentials, SigningKey};
+
+use crate::{config::Policy, error::AgentError, identity::Identity, state::State};
+use memory::Memory;
+
+/// What a site needs for the stages of secure sums within one task.
+pub struct SecureRounds<'a> {
+    /// Where states and the history are kept.
+    pub state: &'a State,
+    /// Signs, and knows the authority.
+    pub identity: &'a Identity,
+    /// The site's limits and pinned peers.
+    pub policy: &'a Policy,
+    /// One for the whole agent: the history is read, changed and saved by one task at a time.
+    pub turn: &'a Mutex<()>,
+    /// The task's run.
+    pub run_id: &'a str,
+    /// The plan's hash, as the task has it: 64 hexadecimal digits.
+    pub plan_sha256: &'a str,
+}
+
+struct Key<'a>(&'a SigningKey);
+
+impl Signer for Key<'_> {
+    fn sign(&self, statement: &[u8]) -> Result<Vec<u8>, String> {
+        self.0.sign(statement).map_err(|e| e.to_string())
+    }
+}
+
+impl SecureRounds<'_> {
+    /// Answers a stage.
+    ///
+    /// `inputs` are the task's, in order. `subject` says what is summed: a digest over the data set's content and over
+    /// what is computed from it; sums of the same subject can be subtracted from one another, and are refused if too few
+    /// sites would be left. It is called in the first stage, and in the input stage to see that the data are still the
+    /// same. `values` gives the vector and is called in the input stage alone. A site that was killed between saving the
+    /// stage and posting its answer calls it again: it must give the same values, since a second vector under the same
+    /// masks would give the difference away and is refused.
+    ///
+    /// # Errors
+    /// [`AgentError::Denied`] for what the site's policy, its memory or its pinned peers speak against,
+    /// [`AgentError::Task`] for a question out of order or damaged, [`AgentError::Data`] for data that have changed.
+    pub fn answer(
+        &self,
+        asked: &SecureSpec,
+        inputs: &[Vec<u8>],
+        subject: impl FnOnce() -> Result<Subject, AgentError>,
+        values: impl FnOnce() -> Result<Vec<i64>, AgentError>,
+    ) -> Result<Vec<u8>, AgentError> {
+        self.check_terms(&asked.terms)?;
+        // Records are read before the agent's other secure sums have to wait.
+        let needs_subject = matches!(asked.stage, Stage::Advertise | Stage::MaskedInput);
+        let subject = needs_subject.then(subject).transpose()?;
+        let values = (asked.stage == Stage::MaskedInput).then(values).transpose()?;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = Memory::load(self.state, &asked.terms)?;
+        if let Some(site) = memory.site().filter(|site| site.task().terms != asked.terms) {
+            return Err(AgentError::Denied(format!(
+                "round {} of this run was begun on other terms; the operator must submit a new run",
+                site.task().terms.round
+            )));
+        }
+        match (asked.stage, subject, values) {
+            (Stage::Advertise, Some(subject), _) => self.advertise(&mut memory, &asked.terms, subject),
+            (Stage::ShareKeys, ..) => self.share(&mut memory, inputs),
+            (Stage::MaskedInput, Some(subject), Some(values)) => {
+                if memory.begun()?.task().subject != subject {
+                    return Err(AgentError::Data(
+                        "the data set has changed since the secure sum began; it needs a new run".to_owned(),
+                    ));
+                }
+                let inbox: Inbox = read(inputs, 0)?;
+                let (site, history, store) = memory.parts()?;
+                written(&site.mask(&inbox, &values, history, store).map_err(refusal)?)
+            }
+            (Stage::Consistency, ..) => {
+                let uploaded: Uploaded = read(inputs, 0)?;
+                let (site, history, store) = memory.parts()?;
+                let signer = Key(self.identity.signing());
+                written(&site.consistency(&uploaded, history, &signer, store).map_err(refusal)?)
+            }
+            (Stage::Unmask, ..) => {
+                let request: UnmaskRequest = read(inputs, 0)?;
+                let peers = self.peers(read(inputs, 1)?)?;
+                let (site, history, store) = memory.parts()?;
+                written(&site.unmask(&request, history, &peers, store).map_err(refusal)?)
+            }
+            _ => Err(AgentError::Task("a stage of a secure sum without what it needs".to_owned())),
+        }
+    }
+
+    /// The round must be of the task that a person or the policy has let in.
+    fn check_terms(&self, terms: &Terms) -> Result<(), AgentError> {
+        if terms.run != self.run_id || hex::encode(terms.plan) != self.plan_sha256 {
+            return Err(AgentError::Denied(
+                "the secure sum is of another run or plan than the task it came with".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn advertise(
+        &self,
+        memory: &mut Memory<'_>,
+        terms: &Terms,
+        subject: Subject,
+    ) -> Result<Vec<u8>, AgentError> {
+        let credentials = self.identity.credentials()?;
+        if let Some(site) = memory.site() {
+            return written(&Introduction { advert: site.advert().clone(), credentials });
+        }
+        let site: SiteId = self.identity.profile.site.as_str().parse().map_err(refusal)?;
+        let policy = SitePolicy {
+            min_cohort: self.policy.min_cohort,
+            min_survivors: self.policy.min_cohort,
+            min_difference: self.policy.min_difference,
+        };
+        let task = Task { terms: terms.clone(), site, subject, policy };
+        let (history, store) = memory.fresh();
+        let (_, advert) = Site::begin(task, history, &mut system()?, &Key(self.identity.signing()), store)
+            .map_err(refusal)?;
+        written(&Introduction { advert, credentials })
+    }
+
+    fn share(&self, memory: &mut Memory<'_>, inputs: &[Vec<u8>]) -> Result<Vec<u8>, AgentError> {
+        let register: Register<Credentials> = read(inputs, 0)?;
+        let roster = register.roster.clone();
+        let peers = self.peers(register)?;
+        memory.meet(peers.fingerprints());
+        let (site, history, store) = memory.parts()?;
+        written(&site.share_keys(roster, history, &mut system()?, &peers, store).map_err(refusal)?)
+    }
+
+    fn peers(&self, register: Register<Credentials>) -> Result<peers::Peers, AgentError> {
+        peers::Peers::check(register, self.identity, self.policy, self.state)
+    }
+}
+
+/// A generator that was seeded by the system's.
+fn system() -> Result<StdRng, AgentError> {
+    StdRng::try_from_rng(&mut SysRng)
+        .map_err(|e| AgentError::Task(format!("the system has no random numbers for a secure sum: {e}")))
+}
+
+fn read<T: Wire>(inputs: &[Vec<u8>], at: usize) -> Result<T, AgentError> {
+    let input = inputs
+        .get(at)
+        .ok_or_else(|| AgentError::Task(format!("the stage of a secure sum came without {}", T::NAME)))?;
+    T::from_bytes(input).map_err(refusal)
+}
+
+fn written(message: &impl Wire) -> Result<Vec<u8>, AgentError> {
+    message.to_bytes().map_err(refusal)
+}
+
+/// What the site's own rules and memory forbid, it declines with the reason; the rest is trouble.
+fn refusal(error: SecAggError) -> AgentError {
+    let reason = format!("secure aggregation: {error}");
+    match error {
+        SecAggError::Policy { .. }
+        | SecAggError::Terms { .. }
+        | SecAggError::TooFew { .. }
+        | SecAggError::TooMany { .. }
+        | SecAggError::Roster { .. }
+        | SecAggError::Signature { .. }
+        | SecAggError::ReusedKey { .. }
+        | SecAggError::WeakKey { .. }
+        | SecAggError::BegunBefore { .. }
+        | SecAggError::Changed { .. }
+        | SecAggError::Differencing { .. } => AgentError::Denied(reason),
+        SecAggError::Store(_) => AgentError::State(reason),
+        SecAggError::Signer(_) => AgentError::Identity(reason),
+        _ => AgentError::Task(reason),
+    }
+}
