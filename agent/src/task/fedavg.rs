@@ -57,17 +57,17 @@ impl Workload for Fedavg {
     ) -> Result<Answer, AgentError> {
         let began = Instant::now();
         let input = assignment.inputs.first().map(Vec::as_slice);
-        let (kind, bytes, rows) = match Step::parse(&assignment.phase) {
+        let (kind, bytes, made) = match Step::parse(&assignment.phase) {
             Some(Step::Survey) => return Afl.perform(assignment, source, resources, cancelled),
             Some(Step::Round(_)) => {
                 let spec: RoundSpec = parse(&assignment.spec)?;
                 let dataset = features::open(source, spec.head.schema(), resources, cancelled)?.dataset;
-                let update = match &spec.head {
+                let (update, made) = match &spec.head {
                     Head::Softmax(rows) => softmax::train(&spec, rows, input, &dataset, cancelled)?,
                     Head::Lora(lora) => lora::train(&spec, lora, input, &dataset, resources, cancelled)?,
                 };
                 let bytes = update.encode().map_err(|e| AgentError::Task(e.to_string()))?;
-                (RELEASE_UPDATES, bytes, update.measured.map_or(0, |measured| measured.rows))
+                (RELEASE_UPDATES, bytes, made)
             }
             Some(Step::Evaluate(_)) => {
                 let spec: EvaluateSpec = parse(&assignment.spec)?;
@@ -88,7 +88,7 @@ impl Workload for Fedavg {
                         (to_json(&figures)?, figures.train_rows)
                     }
                 };
-                (RELEASE_METRICS, bytes, rows)
+                (RELEASE_METRICS, bytes, Made::OfRows(rows))
             }
             None => {
                 return Err(AgentError::Task(format!(
@@ -97,7 +97,6 @@ impl Workload for Fedavg {
                 )));
             }
         };
-        let made = Made::OfRows(rows);
         Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
     }
 }

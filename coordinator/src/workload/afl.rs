@@ -92,7 +92,7 @@ const fn bits() -> u32 {
     14
 }
 const fn noise_ridge() -> f64 {
-    1.0
+    4.0
 }
 
 impl AflOptions {

@@ -44,6 +44,12 @@ impl Workload for Fedavg {
                 "[run] secure_aggregation: workload {WORKLOAD} has none; leave the key out, or use afl"
             )));
         }
+        if plan.privacy.as_ref().is_some_and(|privacy| privacy.metrics.is_some()) {
+            return Err(Error::invalid(
+                "[privacy] evaluate is for workload = \"afl\": losses of texts have no noised form here. Measure the adapter on \
+                 public texts with `sheaf lm`",
+            ));
+        }
         FedavgOptions::of(plan).map(|_| ())
     }
 
@@ -58,7 +64,10 @@ impl Workload for Fedavg {
         };
         match step(&last.name)? {
             Step::Survey => round::ask(context, &options, outputs, 1),
-            Step::Round(_) if options.is_measured(done) => round::ask_evaluation(context, &options, outputs),
+            Step::Round(_) if options.is_measured(done) && context.plan.privacy.is_none() => {
+                round::ask_evaluation(context, &options, outputs)
+            }
+            Step::Round(_) if done >= options.rounds => Ok(Next::Publish),
             Step::Evaluate(_) if done >= options.rounds => Ok(Next::Publish),
             Step::Round(_) | Step::Evaluate(_) => round::ask(context, &options, outputs, done + 1),
         }

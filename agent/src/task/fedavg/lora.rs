@@ -1,5 +1,7 @@
 //! The adapter of a language model: supervised tuning on the site's texts and answers.
 
+mod private;
+
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use sheaf_data::{Dataset, Split};
@@ -12,7 +14,7 @@ use sheaf_proto::fedavg::{
     LoraSpec, Measured, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update,
 };
 
-use crate::{error::AgentError, models, task::Resources};
+use crate::{egress::Made, error::AgentError, models, task::Resources};
 
 fn task(error: impl std::fmt::Display) -> AgentError {
     AgentError::Task(error.to_string())
@@ -72,10 +74,22 @@ pub(super) fn train(
     dataset: &Dataset,
     resources: &Resources<'_>,
     cancelled: &dyn Fn() -> bool,
-) -> Result<Update, AgentError> {
-    let examples = examples(dataset, Split::Train)?;
+) -> Result<(Update, Made), AgentError> {
     let model = model(lora, resources)?;
-    tune(spec, lora, input, &examples, &model, cancelled)
+    if let Some(privacy) = &spec.privacy {
+        let records = private::Records::of(dataset, &privacy.unit, &model, lora.max_tokens)?;
+        let plan = private::Plan { round: spec, lora, privacy };
+        return private::train(&plan, input, &records, &model, resources.purse()?, cancelled);
+    }
+    let examples = examples(dataset, Split::Train)?;
+    let update = tune(spec, lora, input, &examples, &model, cancelled)?;
+    Ok((update, Made::OfRows(examples.len() as u64)))
+}
+
+fn as_update(tensors: BTreeMap<String, HostTensor>) -> Parameters {
+    let tensor =
+        |(name, tensor): (String, HostTensor)| (name, Tensor { shape: tensor.shape, data: tensor.data });
+    tensors.into_iter().map(tensor).collect()
 }
 
 /// A round's tuning: the adapter from where the round begins, and what it has become on the examples.
@@ -111,9 +125,7 @@ fn tune(
     if cancelled() {
         return Err(AgentError::Cancelled);
     }
-    let tensor =
-        |(name, tensor): (String, HostTensor)| (name, Tensor { shape: tensor.shape, data: tensor.data });
-    let parameters: BTreeMap<_, _> = tuned.adapter.tensors.into_iter().map(tensor).collect();
+    let parameters = as_update(tuned.adapter.tensors);
     let measured = Some(Measured { rows: examples.len() as u64, loss: tuned.mean_loss });
     Ok(Update { parameters, measured })
 }

@@ -17,7 +17,7 @@ use sheaf_proto::{
     },
 };
 
-use crate::{error::AgentError, task::afl};
+use crate::{egress::Made, error::AgentError, task::afl};
 
 /// Rows encoded at a time.
 const BLOCK: usize = 1024;
@@ -122,7 +122,7 @@ pub(super) fn train(
     input: Option<&[u8]>,
     dataset: &Dataset,
     cancelled: &dyn Fn() -> bool,
-) -> Result<Update, AgentError> {
+) -> Result<(Update, Made), AgentError> {
     let start = input.ok_or_else(|| AgentError::Task("the round came without parameters".to_owned()))?;
     let start = read(rows, start)?;
     let features = features(rows, dataset, cancelled)?;
@@ -134,8 +134,9 @@ pub(super) fn train(
         (WEIGHT.to_owned(), tensor(vec![head.dim, head.classes], head.weight)),
         (BIAS.to_owned(), tensor(vec![head.classes], head.bias)),
     ];
-    let measured = Some(Measured { rows: features.labels.len() as u64, loss });
-    Ok(Update { parameters: parameters.into(), measured })
+    let rows = features.labels.len() as u64;
+    let update = Update { parameters: parameters.into(), measured: Some(Measured { rows, loss }) };
+    Ok((update, Made::OfRows(rows)))
 }
 
 /// A head trained on a data set alone, from zero: what a site would have by itself, or all rows in one place.

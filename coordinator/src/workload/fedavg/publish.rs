@@ -85,11 +85,15 @@ pub(super) fn publish(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<
     let options = FedavgOptions::of(context.plan)?;
     let (rounds, last) = rounds(context, outputs, options.head)?;
     let last = last.ok_or_else(|| Error::bug("fedavg publishes after a round"))?;
-    let evaluation = outputs.last().ok_or_else(|| Error::bug("fedavg publishes after an evaluation"))?;
+    let evaluation = outputs.last().ok_or_else(|| Error::bug("fedavg publishes after a phase"))?;
     let takers = takers(context, outputs)?;
     let mut publication = match options.head {
         HeadKind::Softmax => softmax(context, outputs, &last, &takers, &outcome(context.blobs, evaluation)?)?,
-        HeadKind::Lora => adapter(context, &options, &last, &takers, &outcome(context.blobs, evaluation)?)?,
+        HeadKind::Lora => {
+            let measured = matches!(step(&evaluation.name)?, Step::Evaluate(_));
+            let figures = if measured { outcome(context.blobs, evaluation)? } else { TextOutcome::default() };
+            adapter(context, &options, &last, &takers, &figures)?
+        }
     };
     publication.rounds = rounds;
     Ok(publication)

@@ -80,7 +80,7 @@ impl RoundOutcome {
 }
 
 /// What an evaluation of an adapter gives.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct TextOutcome {
     pub(super) sites: BTreeMap<SiteName, TextEvaluation>,
 }

@@ -29,10 +29,11 @@ pub struct ClippedSum {
 }
 
 /// Gradients of each record's own mean loss, scaled down to at most `clip` and summed. A record's loss does not depend on
-/// which others are in the batch, so neither does its gradient.
+/// which others are in the batch, so neither does its gradient. One that is not finite counts as zero, since an error would
+/// tell that such a record is there; its norm says so.
 ///
 /// # Errors
-/// [`ModelError::Input`] for no or over-long records; [`ModelError::Diverged`] when a gradient is not finite.
+/// [`ModelError::Input`] for no or over-long records.
 pub fn clipped_sum(
     model: &LanguageModel,
     adapter: &Adapter,
@@ -61,16 +62,12 @@ pub fn clipped_sum(
         })
         .collect();
     let gradients = to_host(backward(model, &batch.batch, adapted, pass, d_hidden, true));
-    let (sum, norms) = clip_and_sum(gradients, records.len(), clip)?;
+    let (sum, norms) = clip_and_sum(gradients, records.len(), clip);
     Ok(ClippedSum { sum, norms, losses })
 }
 
 /// Clips stacked gradients `[records * rows, columns]` by record and sums them.
-pub(crate) fn clip_and_sum(
-    stacked: Named,
-    records: usize,
-    clip: f64,
-) -> Result<(Named, Vec<f64>), ModelError> {
+pub(crate) fn clip_and_sum(stacked: Named, records: usize, clip: f64) -> (Named, Vec<f64>) {
     let mut squares = vec![0.0_f64; records];
     for tensor in stacked.values() {
         let size = tensor.data.len() / records;
@@ -79,16 +76,15 @@ pub(crate) fn clip_and_sum(
         }
     }
     let norms: Vec<f64> = squares.into_iter().map(f64::sqrt).collect();
-    if let Some(record) = norms.iter().position(|norm| !norm.is_finite()) {
-        return Err(ModelError::Diverged(format!("the gradient of record {record} is not finite")));
-    }
-    let factors: Vec<f32> = norms.iter().map(|norm| (clip / norm.max(clip)) as f32).collect();
+    let factor = |norm: &f64| norm.is_finite().then(|| (clip / norm.max(clip)) as f32);
+    let factors: Vec<Option<f32>> = norms.iter().map(factor).collect();
     let sum = stacked
         .into_iter()
         .map(|(name, tensor)| {
             let size = tensor.data.len() / records;
             let mut sum = vec![0.0_f32; size];
             for (record, factor) in tensor.data.chunks_exact(size).zip(&factors) {
+                let Some(factor) = factor else { continue };
                 for (sum, value) in sum.iter_mut().zip(record) {
                     *sum += factor * value;
                 }
@@ -97,5 +93,5 @@ pub(crate) fn clip_and_sum(
             (name, HostTensor { shape, data: sum })
         })
         .collect();
-    Ok((sum, norms))
+    (sum, norms)
 }

@@ -8,12 +8,12 @@ use sheaf_proto::fedavg::{AdapterSpec, Head, Optimizer, Training};
 
 use super::*;
 
-fn model() -> LanguageModel {
+pub(super) fn model() -> LanguageModel {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/tests/fixtures");
     LanguageModel::load(&fixtures.join("tiny_llama"), &Compute::cpu()).unwrap()
 }
 
-fn spec(round: u32, mu: f64) -> (RoundSpec, LoraSpec) {
+pub(super) fn spec(round: u32, mu: f64) -> (RoundSpec, LoraSpec) {
     let lora = LoraSpec {
         schema: Schema::default(),
         model: "tiny".to_owned(),
@@ -59,7 +59,7 @@ fn mean(a: &Update, b: &Update) -> Parameters {
         .collect()
 }
 
-fn distance(a: &Parameters, b: &Parameters) -> f32 {
+pub(super) fn distance(a: &Parameters, b: &Parameters) -> f32 {
     let pairs = a.values().zip(b.values()).flat_map(|(a, b)| a.data.iter().zip(&b.data));
     pairs.map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
 }
