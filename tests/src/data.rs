@@ -56,10 +56,62 @@ pub fn features(rows: usize, dim: usize, classes: usize, seed: u64, run: &str) -
     open(&source, features_plan(run))
 }
 
+/// Names that stand for a person in [`table_with_canaries`].
+pub const CANARIES: [&str; 2] = ["canary-ward-7f3a91", "canary-person-c04e55"];
+/// A number that stands for a person.
+pub const CANARY_NUMBER: f64 = 31_337.424_242;
+
+/// The records of [`table`], read by a plan that declares what they may hold and has this `[privacy]` section.
+pub fn private_table(rows: usize, seed: u64, run: &str, privacy: &str) -> Study {
+    let plan = format!(
+        "[run]\nname = 'private'\nworkload = 'afl'\n{run}\n{privacy}[schema]\ntarget = 'ill'\nid = 'id'\n\
+         numeric = ['age', 'dose']\ncategorical = ['ward']\n[schema.missing]\ncategorical = 'zero'\n[schema.split]\n\
+         test_fraction = 0.25\nseed = 3\n[schema.declared]\nclasses = ['0', '1']\nranges = {{ age = [40, 70], dose = [0, 3] }}\n\
+         levels = {{ ward = ['north', 'south', 'east'] }}\n[afl]\nlambda = 2.0\n"
+    );
+    open_table(&table_text(rows, seed), plan)
+}
+
+/// The same study with a person in it who can be found again: a rare ward, a number nobody else has, an id.
+pub fn table_with_canaries(study: Study) -> Study {
+    let folder = tempfile::tempdir().unwrap();
+    let source = study.dataset.write(folder.path()).unwrap();
+    let Source::Table { path: Some(path), .. } = source else { panic!("not a table") };
+    let text = fs::read_to_string(&path).unwrap();
+    let header = text.lines().next().unwrap();
+    // At every site, and in both splits.
+    let person = |n: usize| {
+        let cell = |column: &str| match column {
+            "id" => format!("{}-{n}", CANARIES[1]),
+            "ward" => CANARIES[0].to_owned(),
+            "age" | "dose" => CANARY_NUMBER.to_string(),
+            _ => "1".to_owned(),
+        };
+        header.split(',').map(cell).collect::<Vec<_>>().join(",") + "\n"
+    };
+    let people: String = (0..24).map(person).collect();
+    open_table(&format!("{text}{people}"), study.plan)
+}
+
 /// A table with missing cells that is standardised, so that what is asked depends on who takes part.
 pub fn table(rows: usize, seed: u64, run: &str) -> Study {
+    let plan = format!(
+        "[run]\nname = 'table'\nworkload = 'afl'\n{run}\n[schema]\ntarget = 'ill'\nid = 'id'\nnumeric = ['age', 'dose']\n\
+         categorical = ['ward']\n[schema.missing]\nnumeric = 'indicator'\n[schema.split]\ntest_fraction = 0.25\n\
+         seed = 3\n[afl]\nlambda = 2.0\nbias = true\n"
+    );
+    open_table(&table_text(rows, seed), plan)
+}
+
+fn open_table(text: &str, plan: String) -> Study {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("all.csv");
+    fs::write(&path, text).unwrap();
+    let source: Source = toml::from_str(&format!("kind = 'table'\npath = '{}'", path.display())).unwrap();
+    open(&source, plan)
+}
+
+fn table_text(rows: usize, seed: u64) -> String {
     let mut random = Random::new(seed);
     let mut text = String::from("id,age,dose,ward,ill\n");
     for row in 0..rows {
@@ -72,14 +124,7 @@ pub fn table(rows: usize, seed: u64, run: &str) -> Study {
         let ward = ["north", "south", "east", ""][random.below(4) as usize];
         writeln!(text, "p{row},{age:.2},{dose},{ward},{ill}").unwrap();
     }
-    fs::write(&path, text).unwrap();
-    let source: Source = toml::from_str(&format!("kind = 'table'\npath = '{}'", path.display())).unwrap();
-    let plan = format!(
-        "[run]\nname = 'table'\nworkload = 'afl'\n{run}\n[schema]\ntarget = 'ill'\nid = 'id'\nnumeric = ['age', 'dose']\n\
-         categorical = ['ward']\n[schema.missing]\nnumeric = 'indicator'\n[schema.split]\ntest_fraction = 0.25\n\
-         seed = 3\n[afl]\nlambda = 2.0\nbias = true\n"
-    );
-    open(&source, plan)
+    text
 }
 
 fn open(source: &Source, plan: String) -> Study {

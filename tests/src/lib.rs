@@ -12,4 +12,5 @@ pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod raw;
+pub mod recorder;
 pub mod site;

@@ -5,8 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sheaf_agent::{config::Config, identity::enrol, state::State};
+use sheaf_agent::{budget::Budget, config::Config, identity::enrol, state::State};
 use sheaf_data::Source;
+use sheaf_privacy::{
+    Delta, Epsilon,
+    ledger::{Cap, Digest, PrivacyUnit},
+};
+
+use crate::data::no_assets;
 
 /// What a site's owner writes into `agent.toml`.
 #[derive(Debug, Clone)]
@@ -21,11 +27,13 @@ pub struct Rules {
     pub min_rows: u64,
     /// `[policy] approve`
     pub approve: &'static str,
+    /// `[policy] require_dp`
+    pub require_dp: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { url: None, durable: false, min_cohort: 1, min_rows: 1, approve: "auto" }
+        Self { url: None, durable: false, min_cohort: 1, min_rows: 1, approve: "auto", require_dp: false }
     }
 }
 
@@ -49,8 +57,9 @@ impl Site {
         let url = rules.url.as_ref().map_or_else(String::new, |url| format!("url = '{url}'\n"));
         let text = format!(
             "[agent]\nhome = 'home'\n{url}stop_grace = '1s'\ndurable = {}\n[policy]\nworkloads = ['afl', 'fedavg']\n\
-             release = ['statistics', 'sums', 'updates', 'metrics']\nmin_cohort = {}\nmin_rows = {}\napprove = '{}'\n{file}",
-            rules.durable, rules.min_cohort, rules.min_rows, rules.approve,
+             release = ['statistics', 'sums', 'updates', 'metrics']\nmin_cohort = {}\nmin_rows = {}\napprove = '{}'\n\
+             require_dp = {}\n{file}",
+            rules.durable, rules.min_cohort, rules.min_rows, rules.approve, rules.require_dp,
         );
         fs::write(folder.join("agent.toml"), text).unwrap();
         Self { name: name.to_owned(), folder: folder.to_owned() }
@@ -69,6 +78,18 @@ impl Site {
     /// Enrols with a token.
     pub async fn enrol(&self, token: &str) {
         enrol(&token.parse().unwrap(), &self.config()).await.unwrap();
+    }
+
+    /// Lets all runs together spend so much on the site's records, as its officer would.
+    pub fn cap(&self, epsilon: f64, delta: f64, unit: &str) {
+        let config = self.config();
+        let cap = Cap {
+            dataset: Digest::from_bytes(config.data["data"].digest(&no_assets()).unwrap()),
+            privacy_unit: PrivacyUnit::new(unit).unwrap(),
+            epsilon: Epsilon::new(epsilon).unwrap(),
+            delta: Delta::new(delta).unwrap(),
+        };
+        Budget::open(&config.home).unwrap().set_cap(cap).unwrap();
     }
 
     /// What the agent remembers; may be opened beside a running agent.

@@ -18,6 +18,8 @@ mod identity;
 mod killed_agent;
 mod killed_coordinator;
 mod one_hash;
+mod privacy;
+mod privacy_wire;
 mod samples;
 mod secure;
 mod structure;
