@@ -72,6 +72,56 @@ pub struct EvaluateSpec {
     pub local_baseline: bool,
 }
 
+impl EvaluateSpec {
+    /// Whether figures have a histogram of scores: for two classes, where no noise has to be paid for.
+    fn has_scores(&self) -> bool {
+        self.sums.encoding.classes.len() == 2 && self.sums.privacy.is_none()
+    }
+
+    /// Numbers of an evaluation in a secure sum.
+    pub fn vector_len(&self) -> usize {
+        let classes = self.sums.encoding.classes.len();
+        classes * classes + 1 + if self.has_scores() { ScoreHistogram::new().counts().len() } else { 0 }
+    }
+
+    /// A site's figures as a vector of a secure sum: confusion matrix, rows of unknown classes, histogram. Adding vectors
+    /// adds the figures; zeros where nothing was measured.
+    pub fn to_vector(&self, figures: &Evaluation) -> Vec<i64> {
+        let mut vector: Vec<u64> = Vec::with_capacity(self.vector_len());
+        let counts = figures.federated.as_ref().map(Confusion::counts).unwrap_or_default();
+        vector.extend_from_slice(counts);
+        vector.resize(self.sums.encoding.classes.len().pow(2), 0);
+        vector.push(figures.unknown_class_rows);
+        let scores = figures.scores.as_ref().filter(|_| self.has_scores());
+        vector.extend_from_slice(scores.map(ScoreHistogram::counts).unwrap_or_default());
+        vector.resize(self.vector_len(), 0);
+        // Counts of rows are far below 2^63.
+        vector.into_iter().map(|count| count as i64).collect()
+    }
+
+    /// Reads a sum of what [`Self::to_vector`] wrote.
+    ///
+    /// # Errors
+    /// Another length, a negative count.
+    pub fn from_vector(
+        &self,
+        vector: &[i64],
+    ) -> Result<(Confusion, Option<ScoreHistogram>), sheaf_analytic::AnalyticError> {
+        use sheaf_analytic::AnalyticError;
+        let classes = self.sums.encoding.classes.len();
+        let counts: Result<Vec<u64>, _> = vector.iter().map(|count| u64::try_from(*count)).collect();
+        let mut counts = counts.map_err(|_| AnalyticError::Overflow { what: "a count" })?;
+        let (expected, got) = (self.vector_len(), counts.len());
+        if expected != got {
+            return Err(AnalyticError::Length { what: "the vector of figures", expected, got });
+        }
+        let rest = counts.split_off(classes * classes);
+        let scores =
+            self.has_scores().then(|| ScoreHistogram::from_counts(rest[1..].to_vec())).transpose()?;
+        Ok((Confusion::from_counts(classes, counts)?, scores))
+    }
+}
+
 /// How well models do at a site: integers only, so that they add up exactly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {

@@ -4,11 +4,13 @@
 //! | phase | specification | input | answer |
 //! |---|---|---|---|
 //! | `survey` (softmax head only) | [`crate::afl::SurveySpec`] | | `sheaf_data::Survey` |
-//! | `round-K` | [`RoundSpec`] | the parameters, where there are any yet | [`Update`] |
+//! | `start` (secure aggregation of an adapter only) | [`RoundSpec`] of round 1 | | the drawn parameters |
+//! | `round-K` | [`RoundSpec`] | the parameters, where there are any yet | [`Update`]; as a secure sum ([`crate::secure`]) [`summed`] |
 //! | `evaluate-K` | [`EvaluateSpec`] | the parameters | [`crate::afl::Evaluation`] or [`TextEvaluation`] |
 //!
 //! Specifications are JSON, so that a person at a site can read what is asked; parameters and updates are safetensors.
 
+pub mod summed;
 mod update;
 
 use std::fmt;
@@ -29,11 +31,16 @@ pub const WEIGHT: &str = "weight";
 /// Name of the head's constant, `[classes]`.
 pub const BIAS: &str = "bias";
 
+/// The phase of [`Step::Start`].
+const START: &str = "start";
+
 /// A phase by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// What the records look like.
     Survey,
+    /// Secure aggregation of an adapter: the parameters that all sites begin with.
+    Start,
     /// Training, rounds counted from 1.
     Round(u32),
     /// Measuring the model of a round.
@@ -45,6 +52,7 @@ impl Step {
     pub fn parse(name: &str) -> Option<Self> {
         match name.split_once('-') {
             None if name == crate::afl::SURVEY => Some(Self::Survey),
+            None if name == START => Some(Self::Start),
             Some(("round", round)) => round.parse().ok().map(Self::Round),
             Some(("evaluate", round)) => round.parse().ok().map(Self::Evaluate),
             _ => None,
@@ -56,6 +64,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Survey => f.write_str(crate::afl::SURVEY),
+            Self::Start => f.write_str(START),
             Self::Round(round) => write!(f, "round-{round}"),
             Self::Evaluate(round) => write!(f, "evaluate-{round}"),
         }
@@ -143,6 +152,11 @@ pub enum Optimizer {
     AdamW,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 /// Asks for training from the input's parameters on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoundSpec {
@@ -150,6 +164,9 @@ pub struct RoundSpec {
     pub round: u32,
     /// How.
     pub training: Training,
+    /// Of a secure sum: rows that no site has more of.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_rows: u64,
     /// What it must be paid for with: then training is DP-SGD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<PrivacySpec>,
@@ -190,7 +207,7 @@ mod tests {
 
     #[test]
     fn phases_have_names_that_read_back() {
-        for step in [Step::Survey, Step::Round(1), Step::Evaluate(120)] {
+        for step in [Step::Survey, Step::Start, Step::Round(1), Step::Evaluate(120)] {
             assert_eq!(Step::parse(&step.to_string()), Some(step));
         }
         for name in ["sums", "round", "round-", "round-x", "evaluate--1"] {

@@ -3,9 +3,9 @@
 //!
 //! | phase of base `sums` | input | answer |
 //! |---|---|---|
-//! | `sums.advertise` | | [`Introduction`] |
+//! | `sums.advertise` | what the workload needs | [`Introduction`] |
 //! | `sums.shares` | [`Register`] | `KeyShares` |
-//! | `sums.input` | `Inbox`, one for each site | `MaskedInput` |
+//! | `sums.input` | what the workload needs, then an `Inbox`, one for each site | `MaskedInput` |
 //! | `sums.vote` | `Uploaded` | `Vote` |
 //! | `sums.unmask` | `UnmaskRequest`, [`Register`] | `UnmaskShares` |
 //!

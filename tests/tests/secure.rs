@@ -96,3 +96,73 @@ async fn a_site_takes_part_with_its_pinned_peers_alone() {
     let reason = detail.summary.unwrap().reason;
     assert!(reason.contains("[policy] peers") && reason.contains("sheaf-agent status"), "{reason}");
 }
+
+/// The values of a published model.
+async fn weights(cluster: &Cluster, run: &str) -> Vec<f64> {
+    let file = cluster.operator.report_file(run, "model.safetensors", cluster.folder()).await;
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let mut names = tensors.names();
+    names.sort_unstable();
+    let of = |name: &&str| tensors.tensor(name).unwrap().data().to_vec();
+    names
+        .iter()
+        .flat_map(of)
+        .collect::<Vec<u8>>()
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|b| f64::from_le_bytes(*b))
+        .collect()
+}
+
+/// FedAvg's sums are on a grid of 2^-24: the models are equal to a millionth, and no site's update is at the coordinator.
+#[tokio::test(flavor = "multi_thread")]
+async fn rounds_of_averaging_give_the_same_model_to_a_millionth() {
+    let plan = |run: &str| {
+        format!(
+            "[run]\nname = 'rounds'\nworkload = 'fedavg'\nmax_site_rows = 5000\n{run}\n[fedavg]\nhead = 'softmax'\n\
+             learning_rate = 1.0\nrounds = 3\nbatch = 0\n[evaluate]\nlocal_baseline = false\n"
+        )
+    };
+    let study = features(400, 10, 3, 77, "");
+    let cluster = Cluster::with_sites(Kind::Here, &study, &study.deal(4)).await;
+    cluster.operator.submit(&plan(""), "plain").await;
+    cluster.operator.done("plain").await;
+    cluster.operator.submit(&plan("secure_aggregation = true"), "masked").await;
+    cluster.operator.done("masked").await;
+    let asked = phases(&cluster, "masked");
+    assert!(
+        asked.contains(&"round-3.unmask".to_owned()) && !asked.contains(&"round-1".to_owned()),
+        "{asked:?}"
+    );
+    let (plain, masked) = (weights(&cluster, "plain").await, weights(&cluster, "masked").await);
+    assert_eq!(plain.len(), masked.len());
+    let apart = plain.iter().zip(&masked).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart > 0.0 && apart < 1e-6, "{apart}");
+    let report = cluster.operator.report_file("masked", "report.json", cluster.folder()).await;
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["rounds"][2]["rows"], 320, "the sites' rows are in the sum");
+    assert!(report["rounds"][2]["loss"].is_null() && report["sites"][0]["rows"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_those_of_all_sites_together() {
+    let run = |masked: bool| format!("secure_aggregation = {masked}");
+    let study = table(400, 78, &run(false));
+    let masked = table(400, 78, &run(true));
+    let cluster = Cluster::with_sites(Kind::Here, &study, &study.deal(4)).await;
+    let mut reports = Vec::new();
+    for (name, study) in [("plain", &study), ("masked", &masked)] {
+        cluster.operator.submit(&study.plan, name).await;
+        cluster.operator.done(name).await;
+        let text = cluster.operator.report_file(name, "report.json", cluster.folder()).await;
+        reports.push(serde_json::from_slice::<serde_json::Value>(&text).unwrap());
+    }
+    let (plain, masked) = (&reports[0], &reports[1]);
+    assert_eq!(plain["model"]["sha256"], masked["model"]["sha256"]);
+    for figure in ["accuracy", "balanced_accuracy", "auc", "confusion", "rows"] {
+        assert_eq!(plain["metrics"]["test"][figure], masked["metrics"]["test"][figure], "{figure}");
+    }
+    assert!(plain["sites"][0]["metrics"]["accuracy"].is_number());
+    assert!(masked["sites"][0]["metrics"]["accuracy"].is_null() && masked["metrics"]["local"].is_null());
+}

@@ -108,7 +108,7 @@ impl Workload for Afl {
     }
 }
 
-pub(super) fn parse<T: serde::de::DeserializeOwned>(spec: &[u8]) -> Result<T, AgentError> {
+pub(in crate::task) fn parse<T: serde::de::DeserializeOwned>(spec: &[u8]) -> Result<T, AgentError> {
     serde_json::from_slice(spec)
         .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))
 }

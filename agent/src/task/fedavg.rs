@@ -1,6 +1,7 @@
 //! FedAvg at the site: training in rounds, and measuring what came of it (spec: `sheaf_proto::fedavg`).
 
 mod lora;
+mod secure;
 mod softmax;
 
 use std::time::Instant;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use sheaf_data::Source;
 use sheaf_proto::{
     afl::{Evaluation, RELEASE_METRICS},
-    fedavg::{EvaluateSpec, Head, RELEASE_UPDATES, RoundSpec, Step},
+    fedavg::{EvaluateSpec, Head, RELEASE_UPDATES, RoundSpec, Step, Update},
 };
 
 pub use softmax::{centralised, measure};
@@ -23,6 +24,21 @@ use crate::{
     error::AgentError,
     features::{self, Opened},
 };
+
+/// One round of training on the site's records.
+fn round(
+    spec: &RoundSpec,
+    input: Option<&[u8]>,
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Update, Made), AgentError> {
+    let dataset = features::open(source, spec.head.schema(), resources, cancelled)?.dataset;
+    match &spec.head {
+        Head::Softmax(rows) => softmax::train(spec, rows, input, &dataset, cancelled),
+        Head::Lora(lora) => lora::train(spec, lora, input, &dataset, resources, cancelled),
+    }
+}
 
 /// The workload.
 pub struct Fedavg;
@@ -55,17 +71,23 @@ impl Workload for Fedavg {
         resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
+        if let Some(stage) = secure::stage(&assignment.phase) {
+            return secure::perform(assignment, stage, source, resources, cancelled);
+        }
         let began = Instant::now();
         let input = assignment.inputs.first().map(Vec::as_slice);
         let (kind, bytes, made) = match Step::parse(&assignment.phase) {
             Some(Step::Survey) => return Afl.perform(assignment, source, resources, cancelled),
+            Some(Step::Start) => {
+                let spec: RoundSpec = parse(&assignment.spec)?;
+                let Head::Lora(lora) = &spec.head else {
+                    return Err(AgentError::Task("only an adapter is drawn at the sites".to_owned()));
+                };
+                (RELEASE_UPDATES, lora::start(&spec, lora, resources)?, Made::Protocol)
+            }
             Some(Step::Round(_)) => {
                 let spec: RoundSpec = parse(&assignment.spec)?;
-                let dataset = features::open(source, spec.head.schema(), resources, cancelled)?.dataset;
-                let (update, made) = match &spec.head {
-                    Head::Softmax(rows) => softmax::train(&spec, rows, input, &dataset, cancelled)?,
-                    Head::Lora(lora) => lora::train(&spec, lora, input, &dataset, resources, cancelled)?,
-                };
+                let (update, made) = round(&spec, input, source, resources, cancelled)?;
                 let bytes = update.encode().map_err(|e| AgentError::Task(e.to_string()))?;
                 (RELEASE_UPDATES, bytes, made)
             }

@@ -202,7 +202,7 @@ impl Workload for Afl {
         match done {
             [] => ask_sums(context, &survey, outputs),
             [sums] if measures(context.plan) => {
-                ask_evaluation(context, survey, &outcome(context.blobs, sums)?)
+                ask_evaluation(context, survey, &outcome(context.blobs, sums)?, outputs)
             }
             _ => Ok(Next::Publish),
         }
@@ -355,7 +355,12 @@ fn ask_sums(context: &Context<'_>, survey: &SurveyOutcome, outputs: &[PhaseOutpu
     ask(context, SUMS, &spec, Vec::new(), RELEASE_SUMS, limit)
 }
 
-fn ask_evaluation(context: &Context<'_>, survey: SurveyOutcome, sums: &SumsOutcome) -> Result<Next, Error> {
+fn ask_evaluation(
+    context: &Context<'_>,
+    survey: SurveyOutcome,
+    sums: &SumsOutcome,
+    outputs: &[PhaseOutput],
+) -> Result<Next, Error> {
     let classes = survey.encoding.classes.len() as u64;
     let spec = EvaluateSpec {
         sums: SumsSpec {
@@ -365,9 +370,14 @@ fn ask_evaluation(context: &Context<'_>, survey: SurveyOutcome, sums: &SumsOutco
             privacy: context.plan.privacy.as_ref().and_then(Privacy::metrics_spec),
         },
         lambda: sums.lambda,
-        // A second model of the site's own would have to be paid for, too.
-        local_baseline: context.plan.evaluate.local_baseline && context.plan.privacy.is_none(),
+        // A second model of the site's own would have to be paid for, too; its figures are a single site's.
+        local_baseline: context.plan.evaluate.local_baseline
+            && context.plan.privacy.is_none()
+            && !context.plan.run.secure_aggregation,
     };
+    if context.plan.run.secure_aggregation {
+        return secure::ask_evaluation(context, &spec, sums.model, outputs);
+    }
     ask(context, EVALUATE, &spec, vec![sums.model], RELEASE_METRICS, 44 * classes * classes + 4 * SLACK)
 }
 

@@ -8,6 +8,7 @@ mod average;
 mod options;
 mod publish;
 mod round;
+mod secure;
 
 use std::{fs, path::Path};
 
@@ -39,11 +40,7 @@ impl Workload for Fedavg {
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
-        if plan.run.secure_aggregation {
-            return Err(Error::invalid(format!(
-                "[run] secure_aggregation: workload {WORKLOAD} has none; leave the key out, or use afl"
-            )));
-        }
+        secure::check_plan(plan)?;
         if plan.privacy.as_ref().is_some_and(|privacy| privacy.metrics.is_some()) {
             return Err(Error::invalid(
                 "[privacy] evaluate is for workload = \"afl\": losses of texts have no noised form here. Measure the adapter on \
@@ -55,21 +52,26 @@ impl Workload for Fedavg {
 
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
         let options = FedavgOptions::of(context.plan)?;
-        let done = outputs.iter().filter(|output| output.round).count() as u32;
+        let (all, outputs) = (outputs, secure::condensed(outputs));
+        let outputs = outputs.as_slice();
+        let done = round::finished(outputs).count() as u32;
         let Some(last) = outputs.last() else {
             return match options.head {
                 HeadKind::Softmax => afl::ask_survey(context, &options.afl()),
-                HeadKind::Lora => round::ask(context, &options, outputs, 1),
+                HeadKind::Lora if context.plan.run.secure_aggregation && all.is_empty() => {
+                    round::ask_start(context, &options)
+                }
+                HeadKind::Lora => round::ask(context, &options, (outputs, all), 1),
             };
         };
         match step(&last.name)? {
-            Step::Survey => round::ask(context, &options, outputs, 1),
-            Step::Round(_) if options.is_measured(done) && context.plan.privacy.is_none() => {
+            Step::Survey | Step::Start => round::ask(context, &options, (outputs, all), 1),
+            Step::Round(_) if options.is_measured(done) && measures(context.plan) => {
                 round::ask_evaluation(context, &options, outputs)
             }
             Step::Round(_) if done >= options.rounds => Ok(Next::Publish),
             Step::Evaluate(_) if done >= options.rounds => Ok(Next::Publish),
-            Step::Round(_) | Step::Evaluate(_) => round::ask(context, &options, outputs, done + 1),
+            Step::Round(_) | Step::Evaluate(_) => round::ask(context, &options, (outputs, all), done + 1),
         }
     }
 
@@ -77,13 +79,17 @@ impl Workload for Fedavg {
         &self,
         context: &Context<'_>,
         phase: &PhaseSpec,
-        _site: &SiteName,
+        site: &SiteName,
         answer: &Path,
     ) -> Result<(), Error> {
+        if secure::is_stage(&phase.name) {
+            return secure::check_result(context, phase, site, answer);
+        }
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match step(&phase.name)? {
             Step::Survey => afl::check_survey(&bytes).map_err(|e| refused(&e)),
+            Step::Start => secure::check_start(&bytes).map_err(|e| refused(&e)),
             Step::Round(_) => {
                 let update = Update::decode(&bytes).map_err(|e| refused(&e))?;
                 round::check_update(context, phase, &update).map_err(|e| refused(&e))
@@ -93,7 +99,12 @@ impl Workload for Fedavg {
     }
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+        if secure::is_stage(&answers.phase.name) {
+            let outputs = secure::condensed(answers.outputs);
+            return secure::reduce(context, answers, round::start_of(context, &outputs)?);
+        }
         match step(&answers.phase.name)? {
+            Step::Start => secure::agreed(answers),
             Step::Survey => round::reduce_survey(context, answers),
             Step::Round(_) => round::reduce(context, answers),
             Step::Evaluate(_) => round::reduce_evaluation(context, answers),
@@ -101,6 +112,15 @@ impl Workload for Fedavg {
     }
 
     fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
+        if secure::is_stage(&output.name) {
+            let mut merged = crate::workload::secure::merged_blobs(context, output)?;
+            if let [whole] = secure::condensed(std::slice::from_ref(output)).as_slice()
+                && context.blobs.contains(&whole.output)
+            {
+                merged.push(afl::outcome::<round::RoundOutcome>(context.blobs, whole)?.parameters);
+            }
+            return Ok(merged);
+        }
         if output.round && context.blobs.contains(&output.output) {
             let outcome: round::RoundOutcome = afl::outcome(context.blobs, output)?;
             return Ok(vec![outcome.parameters]);
@@ -109,8 +129,13 @@ impl Workload for Fedavg {
     }
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
-        publish::publish(context, outputs)
+        publish::publish(context, &secure::condensed(outputs))
     }
+}
+
+/// Whether the sites measure the model: their figures would be exact, and each site's.
+fn measures(plan: &Plan) -> bool {
+    plan.privacy.is_none() && !plan.run.secure_aggregation
 }
 
 fn step(name: &str) -> Result<Step, Error> {

@@ -57,6 +57,11 @@ pub struct SecureSum<'a, S> {
     pub min_survivors: u32,
     /// Which sum of this version of the run, from 1: no two have the same number.
     pub round: u32,
+    /// What a site needs to compute its vector, beside the specification: the first inputs
+    /// of the stages that are about it, the first one and that of the vector.
+    pub inputs: &'a [BlobId],
+    /// Whom the first stage is asked of; every member when absent.
+    pub sites: Option<Vec<SiteName>>,
 }
 
 /// How far a sum is.
@@ -127,7 +132,8 @@ impl<S: Serialize> SecureSum<'_, S> {
     }
 
     fn terms(&self, context: &Context<'_>) -> Result<Terms, Error> {
-        let ring = Ring::holding(self.max_abs, context.members.len()).map_err(refused)?;
+        let sites = self.sites.as_ref().map_or(context.members.len(), Vec::len);
+        let ring = Ring::holding(self.max_abs, sites).map_err(refused)?;
         let plan = context.plan.sha256();
         let mut digest = [0; 32];
         hex::decode_to_slice(&plan, &mut digest).map_err(|e| Error::bug(e.to_string()))?;
@@ -168,6 +174,7 @@ impl<S: Serialize> SecureSum<'_, S> {
         let shared: Vec<BlobId> = match (stage, before) {
             (Stage::ShareKeys, Some(before)) => vec![before.register],
             (Stage::Unmask, Some(before)) => before.common.into_iter().chain([before.register]).collect(),
+            (Stage::Advertise | Stage::MaskedInput, _) => self.inputs.to_vec(),
             (_, before) => before.and_then(|before| before.common).into_iter().collect(),
         };
         let limit = limit(stage, &terms);
@@ -183,7 +190,7 @@ impl<S: Serialize> SecureSum<'_, S> {
         let own = before.map(|before| &before.own).into_iter().flatten();
         Ok(Progress::Ask(PhaseSpec {
             may_miss: true,
-            sites: before.map(|before| before.answered.clone()),
+            sites: before.map_or_else(|| self.sites.clone(), |before| Some(before.answered.clone())),
             site_inputs: own.map(|(site, blob)| (site.clone(), vec![*blob])).collect(),
             ..asked
         }))

@@ -1,4 +1,4 @@
-//! AFL's sums as a vector of a secure sum: the coordinator gets the total over all sites and no site's sums.
+//! AFL's sums and figures as vectors of secure sums: the coordinator gets totals over all sites and nothing of one site.
 
 use std::time::Instant;
 
@@ -6,12 +6,12 @@ use sha2::{Digest as _, Sha256};
 use sheaf_analytic::SumsShape;
 use sheaf_data::Source;
 use sheaf_proto::{
-    afl::{NoisedSums, RELEASE_SUMS, SUMS, SumsSpec},
-    secure::{self, MaybeSecure},
+    afl::{EVALUATE, EvaluateSpec, NoisedSums, RELEASE_METRICS, RELEASE_SUMS, SUMS, SumsSpec},
+    secure::{self, MaybeSecure, SecureSpec},
 };
 use sheaf_secagg::{Stage, Subject};
 
-use super::{parse, private, sums};
+use super::{evaluate, parse, private, sums};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
@@ -21,11 +21,14 @@ use crate::{
 
 /// Keeps the subject of these sums apart from that of other sums over the same records.
 const SUBJECT: &[u8] = b"sheaf afl sums 1\n";
+/// As [`SUBJECT`], for figures.
+const FIGURES: &[u8] = b"sheaf afl figures 1\n";
 
-/// The stage that a phase's name says, if it is one of the secure sum.
-pub(super) fn stage(phase: &str) -> Option<Stage> {
+/// Which secure sum a phase is a stage of, and which stage.
+pub(super) fn stage(phase: &str) -> Option<(&'static str, Stage)> {
     match secure::parse(phase) {
-        Some((SUMS, stage)) => Some(stage),
+        Some((SUMS, stage)) => Some((SUMS, stage)),
+        Some((EVALUATE, stage)) => Some((EVALUATE, stage)),
         _ => None,
     }
 }
@@ -36,10 +39,17 @@ fn subject(content: &[u8; 32]) -> Subject {
     Sha256::new().chain_update(SUBJECT).chain_update(content).finalize().into()
 }
 
-/// Answers a stage. Its kind is that of the sums at every stage, so that a site which does not let sums out takes no part.
+/// What is summed: how models do on the test records of these files. Not which model: figures of nearly equal models over
+/// nearly the same sites could be subtracted, too.
+fn subject_of_figures(content: &[u8; 32]) -> Subject {
+    Sha256::new().chain_update(FIGURES).chain_update(content).finalize().into()
+}
+
+/// Answers a stage. Its kind is that of what is summed at every stage, so that a site which does not let that out takes no
+/// part.
 pub(super) fn perform(
     assignment: &Assignment,
-    stage: Stage,
+    (base, stage): (&'static str, Stage),
     source: &Source,
     resources: &Resources<'_>,
     cancelled: &dyn Fn() -> bool,
@@ -49,22 +59,45 @@ pub(super) fn perform(
     let asked = secure.filter(|asked| asked.stage == stage).ok_or_else(|| {
         AgentError::Task(format!("phase \"{}\" does not say what the secure sum is about", assignment.phase))
     })?;
+    let (kind, bytes, made) = if base == SUMS {
+        let (bytes, made) = sums_stage(assignment, &asked, source, resources, cancelled)?;
+        (RELEASE_SUMS, bytes, made)
+    } else {
+        let (bytes, made) = evaluate_stage(assignment, &asked, source, resources, cancelled)?;
+        (RELEASE_METRICS, bytes, made)
+    };
+    Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
+}
+
+/// The vector must be as long as what is asked for.
+fn check_length(asked: &SecureSpec, length: u64) -> Result<(), AgentError> {
+    if asked.terms.length == length {
+        return Ok(());
+    }
+    Err(AgentError::Task(format!(
+        "the secure sum is of {} numbers, what is asked for has {length}",
+        asked.terms.length
+    )))
+}
+
+fn sums_stage(
+    assignment: &Assignment,
+    asked: &SecureSpec,
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<u8>, Made), AgentError> {
     let spec: SumsSpec = parse(&assignment.spec)?;
     let shape = SumsShape::of(&spec.features, spec.encoding.classes.len());
     let length = match &spec.privacy {
         Some(_) => NoisedSums::vector_len(&shape),
         None => shape.vector_len(),
     };
-    if asked.terms.length != length {
-        return Err(AgentError::Task(format!(
-            "the secure sum is of {} numbers, the sums asked for have {}",
-            asked.terms.length, length
-        )));
-    }
+    check_length(asked, length)?;
     // Only the masked vector is made of records.
     let mut made = Made::Protocol;
     let bytes = resources.secure()?.answer(
-        &asked,
+        asked,
         &assignment.inputs,
         || Ok(subject(&source.digest(resources.assets)?)),
         || {
@@ -82,5 +115,48 @@ pub(super) fn perform(
             Ok(sums.to_vector())
         },
     )?;
-    Ok(Answer { kind: RELEASE_SUMS, bytes: Private::new(bytes), seconds: made.seconds(began), made })
+    Ok((bytes, made))
+}
+
+fn evaluate_stage(
+    assignment: &Assignment,
+    asked: &SecureSpec,
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<u8>, Made), AgentError> {
+    let spec: EvaluateSpec = parse(&assignment.spec)?;
+    check_length(asked, spec.vector_len() as u64)?;
+    // The model comes with the stages that are about it.
+    let own = usize::from(matches!(asked.stage, Stage::Advertise | Stage::MaskedInput));
+    let (model, inputs) = assignment
+        .inputs
+        .split_at_checked(own)
+        .ok_or_else(|| AgentError::Task("the evaluation came without a model".to_owned()))?;
+    let mut made = Made::Protocol;
+    let bytes = resources.secure()?.answer(
+        asked,
+        inputs,
+        || Ok(subject_of_figures(&source.digest(resources.assets)?)),
+        || {
+            let model = model.first().map(Vec::as_slice).unwrap_or_default();
+            let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
+            let figures = match &spec.sums.privacy {
+                Some(privacy) => {
+                    let purse = resources.purse()?;
+                    let (figures, paid) =
+                        private::evaluate(&spec, privacy, model, &opened, purse, cancelled)?;
+                    made = paid;
+                    figures
+                }
+                None => {
+                    let figures = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
+                    made = Made::OfRows(figures.train_rows);
+                    figures
+                }
+            };
+            Ok(spec.to_vector(&figures))
+        },
+    )?;
+    Ok((bytes, made))
 }

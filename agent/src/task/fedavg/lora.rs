@@ -66,6 +66,16 @@ fn adapter(
     Ok(Adapter { config, tensors: parameters.into_iter().map(host).collect() })
 }
 
+/// The adapter that every site begins with: it is drawn from the plan's seed and holds nothing of records.
+pub(super) fn start(
+    spec: &RoundSpec,
+    lora: &LoraSpec,
+    resources: &Resources<'_>,
+) -> Result<Vec<u8>, AgentError> {
+    let drawn = adapter(lora, None, &*model(lora, resources)?, spec.training.seed)?;
+    as_update(drawn.tensors).encode().map_err(task)
+}
+
 /// One round.
 pub(super) fn train(
     spec: &RoundSpec,

@@ -1,5 +1,5 @@
-//! The sums phase as a secure sum: the coordinator learns the total of all sites' sums alone, and from it makes the
-//! model that it would have made of the single ones, to the bit.
+//! The sums and the evaluation as secure sums: the coordinator learns the total of all sites' sums alone, and from it makes
+//! the model that it would have made of the single ones, to the bit; of the figures it learns those of all sites together.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use serde::Serialize;
 use sheaf_analytic::{Sums, SumsShape, codec, solve};
 use sheaf_proto::{
     BlobId,
-    afl::{NoisedSums, RELEASE_SUMS, SUMS, SumsSpec},
+    afl::{EVALUATE, EvaluateSpec, NoisedSums, RELEASE_METRICS, RELEASE_SUMS, SUMS, SumsSpec},
     model::write_model,
     secure::parse,
 };
 use sheaf_secagg::Stage;
 use sheaf_transport::identity::SiteName;
 
-use super::{AflOptions, Solved, SumsOutcome, private, shape};
+use super::{AflOptions, EvaluationOutcome, Solved, SumsOutcome, private, shape};
 use crate::{
     error::Error,
     run::{
@@ -42,6 +42,15 @@ struct Opened {
     sums: SumsOutcome,
 }
 
+/// What the last stage of the evaluation gives.
+#[derive(Serialize)]
+struct Measured {
+    #[serde(flatten)]
+    stage: StageOutcome,
+    #[serde(flatten)]
+    figures: EvaluationOutcome,
+}
+
 /// Refuses a plan under which a sum would be one site's.
 pub(super) fn check_plan(plan: &Plan) -> Result<(), Error> {
     let run = &plan.run;
@@ -60,9 +69,9 @@ pub(super) fn check_plan(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a phase is a stage of the secure sum.
+/// Whether a phase is a stage of a secure sum.
 pub(super) fn is_stage(name: &str) -> bool {
-    matches!(parse(name), Some((SUMS, _)))
+    matches!(parse(name), Some((SUMS | EVALUATE, _)))
 }
 
 /// The finished phases with a secure sum as one of them: its last stage, whose outcome reads as that of the sums.
@@ -93,10 +102,39 @@ pub(super) fn ask(context: &Context<'_>, spec: &SumsSpec, outputs: &[PhaseOutput
         min_cohort: needed,
         min_survivors: needed,
         round: 1,
+        inputs: &[],
+        sites: None,
     };
     match sum.next(context, outputs)? {
         Progress::Ask(phase) => Ok(Next::Collect(phase)),
         Progress::Done(_) => Err(Error::bug("the sums are open and are asked for again")),
+    }
+}
+
+/// Asks for the next stage of the evaluation.
+pub(super) fn ask_evaluation(
+    context: &Context<'_>,
+    spec: &EvaluateSpec,
+    model: BlobId,
+    outputs: &[PhaseOutput],
+) -> Result<Next, Error> {
+    let sites = context.members.len();
+    let needed = context.plan.run.quorum.unwrap_or(sites).max(2) as u32;
+    let sum = SecureSum {
+        base: EVALUATE,
+        spec,
+        release: RELEASE_METRICS,
+        length: spec.vector_len() as u64,
+        max_abs: context.plan.run.max_site_rows.min(LARGEST_SUM / sites.max(1) as u64),
+        min_cohort: needed,
+        min_survivors: needed,
+        round: 2,
+        inputs: &[model],
+        sites: None,
+    };
+    match sum.next(context, outputs)? {
+        Progress::Ask(phase) => Ok(Next::Collect(phase)),
+        Progress::Done(_) => Err(Error::bug("the figures are open and are asked for again")),
     }
 }
 
@@ -120,6 +158,13 @@ pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec
     let stage = secure::reduce(context, answers)?;
     match stage.opened(context)? {
         None => Ok(serde_json::to_vec(&stage)?),
+        Some(opened) if matches!(parse(&answers.phase.name), Some((EVALUATE, _))) => {
+            let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
+            let untrue = |e| Error::invalid(format!("the total of the sites' figures cannot be: {e}"));
+            let (federated, scores) = spec.from_vector(&opened.values).map_err(untrue)?;
+            let figures = EvaluationOutcome { federated: Some(federated), scores, ..Default::default() };
+            Ok(serde_json::to_vec(&Measured { stage, figures })?)
+        }
         Some(opened) => {
             // The stage beside it is not looked at.
             let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
@@ -170,7 +215,7 @@ fn exact(spec: &SumsSpec, values: Vec<i64>, options: &AflOptions) -> Result<Solv
 
 pub(super) fn merged_blobs(context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
     let mut merged = secure::merged_blobs(context, output)?;
-    let ends_it = matches!(parse(&output.name), Some((_, Stage::Unmask)));
+    let ends_it = matches!(parse(&output.name), Some((SUMS, Stage::Unmask)));
     if ends_it && context.blobs.contains(&output.output) {
         merged.push(super::outcome::<SumsOutcome>(context.blobs, output)?.merged);
     }

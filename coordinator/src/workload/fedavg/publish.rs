@@ -14,7 +14,7 @@ use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
 use super::{
     FedavgOptions, HeadKind,
-    round::{RoundOutcome, TextOutcome, survey_of},
+    round::{RoundOutcome, TextOutcome, finished, survey_of},
     step,
 };
 use crate::{
@@ -36,7 +36,7 @@ fn rounds(
     let (mut rounds, mut last) = (Vec::<RoundPublication>::new(), None);
     for output in outputs {
         match step(&output.name)? {
-            Step::Survey => {}
+            Step::Survey | Step::Start => {}
             Step::Round(_) => {
                 let round: RoundOutcome = outcome(context.blobs, output)?;
                 rounds.push(RoundPublication {
@@ -74,7 +74,7 @@ fn rounds(
 /// Every site that was in any round, with its rows in the last one it was in.
 fn takers(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<BTreeMap<SiteName, Option<u64>>, Error> {
     let mut takers = BTreeMap::new();
-    for output in outputs.iter().filter(|output| output.round) {
+    for output in finished(outputs) {
         let round: RoundOutcome = outcome(context.blobs, output)?;
         takers.extend(round.sites.into_iter().map(|(site, share)| (site, share.rows)));
     }
@@ -88,7 +88,12 @@ pub(super) fn publish(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<
     let evaluation = outputs.last().ok_or_else(|| Error::bug("fedavg publishes after a phase"))?;
     let takers = takers(context, outputs)?;
     let mut publication = match options.head {
-        HeadKind::Softmax => softmax(context, outputs, &last, &takers, &outcome(context.blobs, evaluation)?)?,
+        HeadKind::Softmax => {
+            let measured = matches!(step(&evaluation.name)?, Step::Evaluate(_));
+            let figures =
+                if measured { outcome(context.blobs, evaluation)? } else { EvaluationOutcome::default() };
+            softmax(context, outputs, &last, &takers, &figures)?
+        }
         HeadKind::Lora => {
             let measured = matches!(step(&evaluation.name)?, Step::Evaluate(_));
             let figures = if measured { outcome(context.blobs, evaluation)? } else { TextOutcome::default() };

@@ -54,6 +54,9 @@ pub(super) struct RoundOutcome {
     pub(super) parameters: BlobId,
     /// Weight and training loss of each site in it.
     pub(super) sites: BTreeMap<SiteName, SiteShare>,
+    /// Rows of all sites, where only their sum is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) total: Option<u64>,
 }
 
 /// A site's part in a round.
@@ -67,7 +70,7 @@ pub(super) struct SiteShare {
 
 impl RoundOutcome {
     pub(super) fn rows(&self) -> Option<u64> {
-        self.sites.values().map(|share| share.rows).sum()
+        self.total.or_else(|| self.sites.values().map(|share| share.rows).sum())
     }
 
     /// Mean of the sites' losses, by rows.
@@ -117,7 +120,7 @@ pub(super) fn survey_of(context: &Context<'_>, outputs: &[PhaseOutput]) -> Resul
 /// The last round's parameters; before the first those that a head starts from, and none for an adapter, which
 /// every site draws alike from the seed.
 fn parameters(context: &Context<'_>, head: &Head, outputs: &[PhaseOutput]) -> Result<Option<BlobId>, Error> {
-    if let Some(last) = outputs.iter().rfind(|output| output.round) {
+    if let Some(last) = outputs.iter().rfind(|output| holds_parameters(output)) {
         let outcome: RoundOutcome = outcome(context.blobs, last)?;
         return Ok(Some(outcome.parameters));
     }
@@ -134,13 +137,38 @@ fn parameters(context: &Context<'_>, head: &Head, outputs: &[PhaseOutput]) -> Re
     }
 }
 
+/// Whether a finished phase has given parameters: a round, or the agreed start of a secure sum of adapters.
+fn holds_parameters(output: &PhaseOutput) -> bool {
+    matches!(Step::parse(&output.name), Some(Step::Start | Step::Round(_)))
+}
+
+/// Finished rounds; secure sums are condensed.
+pub(super) fn finished(outputs: &[PhaseOutput]) -> impl Iterator<Item = &PhaseOutput> {
+    outputs.iter().filter(|output| matches!(Step::parse(&output.name), Some(Step::Round(_))))
+}
+
+/// The parameters that the open round begins with.
+pub(super) fn start_of(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<BlobId, Error> {
+    let options = FedavgOptions::of(context.plan)?;
+    let head = head(context, &options, outputs)?;
+    parameters(context, &head, outputs)?.ok_or_else(|| Error::bug("a secure sum without its start"))
+}
+
+/// Asks for the adapter that every site draws alike from the plan's seed: how large a secure sum is follows from it.
+pub(super) fn ask_start(context: &Context<'_>, options: &FedavgOptions) -> Result<Next, Error> {
+    let head = head(context, options, &[])?;
+    let spec = RoundSpec { round: 1, training: options.training(), max_rows: 0, privacy: None, head };
+    let name = Step::Start.to_string();
+    Ok(Next::Collect(question(context, &name, &spec, Vec::new(), RELEASE_UPDATES, ADAPTER_LIMIT)?))
+}
+
 /// The tensors of a softmax head.
 fn shapes(rows: &SumsSpec) -> BTreeMap<String, Vec<usize>> {
     let (dim, classes) = (rows.features.output_dim() - 1, rows.encoding.classes.len());
     [(WEIGHT.to_owned(), vec![dim, classes]), (BIAS.to_owned(), vec![classes])].into()
 }
 
-fn defect(error: UpdateError) -> Error {
+pub(super) fn defect(error: UpdateError) -> Error {
     Error::bug(error.to_string())
 }
 
@@ -148,7 +176,7 @@ fn defect(error: UpdateError) -> Error {
 pub(super) fn ask(
     context: &Context<'_>,
     options: &FedavgOptions,
-    outputs: &[PhaseOutput],
+    (outputs, all): (&[PhaseOutput], &[PhaseOutput]),
     round: u32,
 ) -> Result<Next, Error> {
     let head = head(context, options, outputs)?;
@@ -156,7 +184,13 @@ pub(super) fn ask(
     let size = inputs.first().map_or(ADAPTER_LIMIT, BlobId::size);
     let name = Step::Round(round).to_string();
     let privacy = context.plan.privacy.as_ref().map(|privacy| privacy.round_spec(round));
-    let spec = RoundSpec { round, training: options.training(), privacy, head };
+    let run = &context.plan.run;
+    let max_rows = if run.secure_aggregation { run.max_site_rows } else { 0 };
+    let spec = RoundSpec { round, training: options.training(), max_rows, privacy, head };
+    if run.secure_aggregation {
+        let start = *inputs.first().ok_or_else(|| Error::bug("a secure sum without its start"))?;
+        return super::secure::ask(context, &spec, start, draw(context.members, options, round), all);
+    }
     let asked = question(context, &name, &spec, inputs, RELEASE_UPDATES, size + SLACK)?;
     Ok(Next::Collect(PhaseSpec { may_miss: true, sites: draw(context.members, options, round), ..asked }))
 }
@@ -184,7 +218,7 @@ pub(super) fn ask_evaluation(
 ) -> Result<Next, Error> {
     let head = head(context, options, outputs)?;
     let inputs: Vec<BlobId> = parameters(context, &head, outputs)?.into_iter().collect();
-    let round = outputs.iter().filter(|output| output.round).count() as u32;
+    let round = finished(outputs).count() as u32;
     let classes = match &head {
         Head::Softmax(rows) => rows.encoding.classes.len() as u64,
         Head::Lora(_) => 0,
@@ -292,7 +326,7 @@ pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec
     }
     let mean = average.finish().ok_or_else(|| Error::bug("a round closed without an update"))?;
     let parameters = context.blobs.put(&mean.encode().map_err(defect)?)?;
-    Ok(serde_json::to_vec(&RoundOutcome { round: spec.round, parameters, sites })?)
+    Ok(serde_json::to_vec(&RoundOutcome { round: spec.round, parameters, sites, total: None })?)
 }
 
 pub(super) fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {

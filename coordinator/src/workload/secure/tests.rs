@@ -87,6 +87,8 @@ impl World {
             min_cohort: needed,
             min_survivors: needed,
             round: 1,
+            inputs: &[],
+            sites: None,
         };
         self.with(|context| sum.next(context, &self.run.outputs))
     }

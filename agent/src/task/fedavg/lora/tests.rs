@@ -35,7 +35,7 @@ pub(super) fn spec(round: u32, mu: f64) -> (RoundSpec, LoraSpec) {
         weight_decay: 0.0,
         seed: 7,
     };
-    (RoundSpec { round, training, privacy: None, head: Head::Lora(lora.clone()) }, lora)
+    (RoundSpec { round, training, max_rows: 0, privacy: None, head: Head::Lora(lora.clone()) }, lora)
 }
 
 fn examples(words: &[&str]) -> Vec<Example> {
