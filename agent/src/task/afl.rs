@@ -68,15 +68,11 @@ impl Workload for Afl {
             SUMS => {
                 let spec: SumsSpec = parse(&assignment.spec)?;
                 let opened = features::open(source, &spec.schema, resources, cancelled)?;
-                let (bytes, made) = match &spec.privacy {
-                    Some(privacy) => {
-                        let purse = resources.purse()?;
-                        private::sums(&spec, privacy, &opened.dataset, purse, cancelled)?
-                    }
-                    None => {
-                        let sums = sums(&spec, &opened.dataset, cancelled)?;
-                        (codec::encode(&sums), Made::OfRows(sums.rows()))
-                    }
+                let (bytes, made) = if let Some(privacy) = &spec.privacy {
+                    private::sums(&spec, privacy, &opened.dataset, resources.purse()?, cancelled)?
+                } else {
+                    let sums = sums(&spec, &opened.dataset, cancelled)?;
+                    (codec::encode(&sums), Made::OfRows(sums.rows()))
                 };
                 (RELEASE_SUMS, bytes, made)
             }
@@ -87,16 +83,12 @@ impl Workload for Afl {
                     .first()
                     .ok_or_else(|| AgentError::Task("the evaluation came without a model".to_owned()))?;
                 let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
-                let (evaluation, made) = match &spec.sums.privacy {
-                    Some(privacy) => {
-                        let purse = resources.purse()?;
-                        private::evaluate(&spec, privacy, model, &opened, purse, cancelled)?
-                    }
-                    None => {
-                        let figures = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
-                        let rows = Made::OfRows(figures.train_rows);
-                        (figures, rows)
-                    }
+                let (evaluation, made) = if let Some(privacy) = &spec.sums.privacy {
+                    private::evaluate(&spec, privacy, model, &opened, resources.purse()?, cancelled)?
+                } else {
+                    let figures = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
+                    let rows = Made::OfRows(figures.train_rows);
+                    (figures, rows)
                 };
                 (RELEASE_METRICS, to_json(&evaluation)?, made)
             }

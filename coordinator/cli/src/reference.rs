@@ -109,13 +109,12 @@ pub(crate) fn round_accuracy(federated: &Model, parameters: &[u8], dataset: &Dat
 /// Trains on all training rows of one data set.
 pub(crate) fn pooled(plan: &Plan, dataset: &Dataset) -> Result<Model> {
     let options = AflOptions::of(plan)?;
-    let encoding = match Encoding::declared(&plan.schema)? {
-        Some(encoding) => encoding,
-        None => {
-            let standardizes = options.standardizes(plan);
-            let survey = survey(dataset, &plan.schema, standardizes)?;
-            Encoding::decide(&survey, &plan.schema, standardizes)?
-        }
+    let encoding = if let Some(encoding) = Encoding::declared(&plan.schema)? {
+        encoding
+    } else {
+        let standardizes = options.standardizes(plan);
+        let survey = survey(dataset, &plan.schema, standardizes)?;
+        Encoding::decide(&survey, &plan.schema, standardizes)?
     };
     let features = options.features(encoding.input_dim());
     let spec = SumsSpec { schema: plan.schema.clone(), encoding, features, privacy: None };

@@ -412,13 +412,12 @@ fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, 
     let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
     let shape = shape(&spec);
     let options = AflOptions::of(context.plan)?;
-    let Solved { weights, lambda, merged, rows } = match &spec.privacy {
-        Some(privacy) => private::merge(context, answers, &spec, privacy, &options)?,
-        None => {
-            let sums = merge(context, answers, &shape)?;
-            let weights = solve(&sums, options.lambda).map_err(|e| Error::invalid(e.to_string()))?;
-            Solved { weights, lambda: options.lambda, merged: codec::encode(&sums), rows: Some(sums.rows()) }
-        }
+    let Solved { weights, lambda, merged, rows } = if let Some(privacy) = &spec.privacy {
+        private::merge(context, answers, &spec, privacy, &options)?
+    } else {
+        let sums = merge(context, answers, &shape)?;
+        let weights = solve(&sums, options.lambda).map_err(|e| Error::invalid(e.to_string()))?;
+        Solved { weights, lambda: options.lambda, merged: codec::encode(&sums), rows: Some(sums.rows()) }
     };
     let model = write_model(&weights, &spec.features).map_err(|e| Error::bug(e.to_string()))?;
     let outcome = SumsOutcome {

@@ -69,8 +69,7 @@ impl Workload for Fedavg {
             Step::Round(_) if options.is_measured(done) && measures(context.plan) => {
                 round::ask_evaluation(context, &options, outputs)
             }
-            Step::Round(_) if done >= options.rounds => Ok(Next::Publish),
-            Step::Evaluate(_) if done >= options.rounds => Ok(Next::Publish),
+            Step::Round(_) | Step::Evaluate(_) if done >= options.rounds => Ok(Next::Publish),
             Step::Round(_) | Step::Evaluate(_) => round::ask(context, &options, (outputs, all), done + 1),
         }
     }

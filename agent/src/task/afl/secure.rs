@@ -141,19 +141,15 @@ fn evaluate_stage(
         || {
             let model = model.first().map(Vec::as_slice).unwrap_or_default();
             let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
-            let figures = match &spec.sums.privacy {
-                Some(privacy) => {
-                    let purse = resources.purse()?;
-                    let (figures, paid) =
-                        private::evaluate(&spec, privacy, model, &opened, purse, cancelled)?;
-                    made = paid;
-                    figures
-                }
-                None => {
-                    let figures = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
-                    made = Made::OfRows(figures.train_rows);
-                    figures
-                }
+            let figures = if let Some(privacy) = &spec.sums.privacy {
+                let purse = resources.purse()?;
+                let (figures, paid) = private::evaluate(&spec, privacy, model, &opened, purse, cancelled)?;
+                made = paid;
+                figures
+            } else {
+                let figures = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
+                made = Made::OfRows(figures.train_rows);
+                figures
             };
             Ok(spec.to_vector(&figures))
         },

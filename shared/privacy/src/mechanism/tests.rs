@@ -206,3 +206,42 @@ fn speed_of_draws_is_usable() {
     println!("discrete Gaussian, scale 1e6: {:.2} us a draw", 1e6 * each);
     assert!(each < 1e-3, "{each} s a draw");
 }
+
+/// opendp composes Gaussian mechanisms in zCDP and converts (Canonne, Kamath, Steinke 2020): another route to the same
+/// promise. Its epsilon is an upper bound like the Rényi one, which at its best order is the same curve; the loss
+/// distribution's must lie below.
+#[test]
+fn opendp_s_composition_and_conversion_agree() {
+    use opendp::{
+        combinators::{make_composition, make_zCDP_to_approxDP},
+        domains::{AtomDomain, VectorDomain},
+        measurements::make_gaussian,
+        measures::ZeroConcentratedDivergence,
+        metrics::L2Distance,
+    };
+
+    use crate::{Delta, accountant::Composition};
+
+    for (sigmas, delta) in
+        [(vec![2.0], 1e-5), (vec![1.0, 3.0], 1e-6), (vec![5.0; 12], 1e-4), (vec![0.7], 1e-5)]
+    {
+        let mechanism = |sigma: &f64| {
+            let domain = VectorDomain::new(AtomDomain::<i64>::default());
+            make_gaussian::<_, _, ZeroConcentratedDivergence>(
+                domain,
+                L2Distance::<f64>::default(),
+                sigma * 1024.0,
+                None,
+            )
+            .unwrap()
+        };
+        let together = make_composition(sigmas.iter().map(mechanism).collect()).unwrap();
+        let theirs = make_zCDP_to_approxDP(together).unwrap().map(&1024.0).unwrap().epsilon(delta).unwrap();
+        let event = |sigma: &f64| Event::Gaussian { sigma: Sigma::new(*sigma).unwrap(), count: 1 };
+        let ours: Composition = sigmas.iter().map(event).collect();
+        let ours = ours.account(Delta::new(delta).unwrap()).unwrap();
+        let (rdp, pld) = (ours.epsilon_rdp.get(), ours.epsilon_pld.get());
+        assert!((rdp / theirs - 1.0).abs() < 5e-3, "{sigmas:?}: Rényi {rdp}, opendp {theirs}");
+        assert!(pld <= theirs, "{sigmas:?}: loss distribution {pld}, opendp {theirs}");
+    }
+}
