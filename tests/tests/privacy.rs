@@ -63,7 +63,7 @@ async fn the_report_has_every_site_s_signed_spending() {
     }
     let page = String::from_utf8(cluster.operator.report_file("run", "report.html", cluster.folder()).await);
     let page = page.unwrap();
-    assert!(page.contains("<h2>Privacy</h2>") && page.contains("epsilon 2 at delta 0.001"));
+    assert!(page.contains("<h2>Privacy</h2>") && page.contains("may cost epsilon 2 at delta 0.001"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,6 +135,10 @@ fn print_page(name: &str, page: &DatasetSpend) {
     let Cap { dataset, privacy_unit, epsilon, delta } = &page.cap;
     say!("{name}  content {}", short(dataset));
     say!("  cap    epsilon {epsilon} at delta {delta}, one {privacy_unit} more or fewer");
+    if page.charges.iter().all(|charge| charge.event().is_none()) {
+        say!("  spent  nothing yet");
+        return;
+    }
     match &page.spent.account {
         Some(account) => say!(
             "  spent  epsilon {:.4} (PLD), {:.4} (RDP); with one {privacy_unit} exchanged {:.4}",

@@ -63,13 +63,13 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         Approve::Auto => "this policy alone",
     };
     say!("who says yes                   {yes}");
-    if policy.release.contains("sums") {
+    if policy.release.contains("sums") && !policy.require_dp {
         say!(
             "note: sums are exact. A site with fewer rows than features gives away the space its rows span;\n      \
              `min_rows` above the number of features keeps a site out of that case (docs/privacy.md)."
         );
     }
-    if policy.release.contains("updates") {
+    if policy.release.contains("updates") && !policy.require_dp {
         say!(
             "note: updates are parameters trained on this site's records, sent in every round of a run. They can give\n      \
              records away (docs/privacy.md); many sites and a large `min_rows` make that harder, not impossible."

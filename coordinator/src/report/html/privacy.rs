@@ -17,8 +17,9 @@ pub(super) fn write(out: &mut String, privacy: Option<&RunPrivacy>, sites: &[Sit
     );
     put!(
         out,
-        "<p>Protected is the presence of one {} at a site: with one more or one fewer, what leaves the site is hardly likelier \
-         or less likely. The model may cost epsilon {} at delta {}. {}</p>\n",
+        "<p>Protected is the presence of one {} at a site: with one more or one fewer, the odds of anything that the site sent \
+         change by a factor of e<sup>epsilon</sup> at most, but for the probability delta. The model may cost epsilon {} at \
+         delta {}. {} All figures of this page that are made from records carry noise.</p>\n",
         Escaped(&privacy.unit),
         privacy.epsilon,
         privacy.delta,
