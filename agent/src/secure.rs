@@ -13,14 +13,14 @@ use rand::{
     SeedableRng as _,
     rngs::{StdRng, SysRng},
 };
-use sheaf_proto::secure::{Introduction, Register, SecureSpec};
+use sheaf_proto::secure::{Introduction, MaybeSecure, Register, SecureSpec};
 use sheaf_secagg::{
     Inbox, SecAggError, Signer, Site, SiteId, SitePolicy, Stage, Subject, Task, Terms, UnmaskRequest,
     Uploaded, Wire,
 };
 use sheaf_transport::signature::{Credentials, SigningKey};
 
-use crate::{config::Policy, error::AgentError, identity::Identity, state::State};
+use crate::{config::Policy, error::AgentError, identity::Identity, state::State, task::Assignment};
 use memory::Memory;
 
 /// What a site needs for the stages of secure sums within one task.
@@ -37,6 +37,18 @@ pub struct SecureRounds<'a> {
     pub run_id: &'a str,
     /// The plan's hash, as the task has it: 64 hexadecimal digits.
     pub plan_sha256: &'a str,
+}
+
+/// What the secure sum of an assignment is about.
+///
+/// # Errors
+/// [`AgentError::Task`] where the specification is of another stage, or of no secure sum.
+pub fn asked(assignment: &Assignment, stage: Stage) -> Result<SecureSpec, AgentError> {
+    let MaybeSecure { secure } = serde_json::from_slice(&assignment.spec)
+        .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))?;
+    secure.filter(|asked| asked.stage == stage).ok_or_else(|| {
+        AgentError::Task(format!("phase \"{}\" does not say what the secure sum is about", assignment.phase))
+    })
 }
 
 struct Key<'a>(&'a SigningKey);

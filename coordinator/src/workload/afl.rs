@@ -190,7 +190,7 @@ impl Workload for Afl {
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
-        secure::check_plan(plan)?;
+        super::secure::check_plan(plan)?;
         AflOptions::of(plan).map(|_| ())
     }
 

@@ -27,7 +27,10 @@ use sheaf_transport::identity::SiteName;
 use super::{Answers, Context, question};
 use crate::{
     error::Error,
-    run::event::{PhaseOutput, PhaseSpec},
+    run::{
+        event::{PhaseOutput, PhaseSpec},
+        plan::Plan,
+    },
 };
 use stage::Held;
 
@@ -106,6 +109,35 @@ pub struct StageOutcome {
     /// The sum, after the last stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     opened: Option<BlobId>,
+}
+
+/// Refuses a plan under which a sum would be one site's.
+///
+/// # Errors
+/// [`crate::error::Class::Invalid`].
+pub fn check_plan(plan: &Plan) -> Result<(), Error> {
+    let run = &plan.run;
+    if !run.secure_aggregation {
+        return Ok(());
+    }
+    if run.quorum.is_some_and(|quorum| quorum < 2) || run.sites.as_ref().is_some_and(|sites| sites.len() < 2)
+    {
+        return Err(Error::invalid(
+            "[run] secure_aggregation needs at least 2 sites, in sites and in quorum: the sum of one site is its own",
+        ));
+    }
+    if run.max_site_rows == 0 {
+        return Err(Error::invalid("[run] max_site_rows must be at least 1"));
+    }
+    Ok(())
+}
+
+/// How many of the sites that are asked must be in a sum: what the plan says of a phase, scaled where only some are asked,
+/// and never a single one.
+pub fn needed(context: &Context<'_>, asked: usize) -> u32 {
+    let all = context.members.len().max(1);
+    let quorum = context.plan.run.quorum.map_or(asked, |quorum| (quorum.min(all) * asked).div_ceil(all));
+    quorum.max(2) as u32
 }
 
 impl<S: Serialize> SecureSum<'_, S> {

@@ -7,7 +7,7 @@ use sheaf_analytic::SumsShape;
 use sheaf_data::Source;
 use sheaf_proto::{
     afl::{EVALUATE, EvaluateSpec, NoisedSums, RELEASE_METRICS, RELEASE_SUMS, SUMS, SumsSpec},
-    secure::{self, MaybeSecure, SecureSpec},
+    secure::{SecureSpec, parse as parse_phase},
 };
 use sheaf_secagg::{Stage, Subject};
 
@@ -15,7 +15,7 @@ use super::{evaluate, parse, private, sums};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
-    features,
+    features, secure,
     task::{Assignment, Resources},
 };
 
@@ -26,7 +26,7 @@ const FIGURES: &[u8] = b"sheaf afl figures 1\n";
 
 /// Which secure sum a phase is a stage of, and which stage.
 pub(super) fn stage(phase: &str) -> Option<(&'static str, Stage)> {
-    match secure::parse(phase) {
+    match parse_phase(phase) {
         Some((SUMS, stage)) => Some((SUMS, stage)),
         Some((EVALUATE, stage)) => Some((EVALUATE, stage)),
         _ => None,
@@ -55,10 +55,7 @@ pub(super) fn perform(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Answer, AgentError> {
     let began = Instant::now();
-    let MaybeSecure { secure } = parse(&assignment.spec)?;
-    let asked = secure.filter(|asked| asked.stage == stage).ok_or_else(|| {
-        AgentError::Task(format!("phase \"{}\" does not say what the secure sum is about", assignment.phase))
-    })?;
+    let asked = secure::asked(assignment, stage)?;
     let (kind, bytes, made) = if base == SUMS {
         let (bytes, made) = sums_stage(assignment, &asked, source, resources, cancelled)?;
         (RELEASE_SUMS, bytes, made)

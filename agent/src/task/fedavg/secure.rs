@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use sheaf_data::Source;
 use sheaf_proto::{
     fedavg::{Parameters, ParametersFile as _, RELEASE_UPDATES, RoundSpec, Step, summed},
-    secure::{self, MaybeSecure},
+    secure::parse as parse_phase,
 };
 use sheaf_secagg::{Stage, Subject};
 
@@ -14,6 +14,7 @@ use super::round;
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
+    secure,
     task::{Assignment, Resources, afl::parse},
 };
 
@@ -22,7 +23,7 @@ const SUBJECT: &[u8] = b"sheaf fedavg round 1\n";
 
 /// The stage that a phase's name says, if it is one of a round's sum.
 pub(super) fn stage(phase: &str) -> Option<Stage> {
-    let (base, stage) = secure::parse(phase)?;
+    let (base, stage) = parse_phase(phase)?;
     matches!(Step::parse(base), Some(Step::Round(_))).then_some(stage)
 }
 
@@ -41,10 +42,7 @@ pub(super) fn perform(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Answer, AgentError> {
     let began = Instant::now();
-    let MaybeSecure { secure } = parse(&assignment.spec)?;
-    let asked = secure.filter(|asked| asked.stage == stage).ok_or_else(|| {
-        AgentError::Task(format!("phase \"{}\" does not say what the secure sum is about", assignment.phase))
-    })?;
+    let asked = secure::asked(assignment, stage)?;
     let spec: RoundSpec = parse(&assignment.spec)?;
     // The parameters come with the stages in which they are needed.
     let own = usize::from(matches!(stage, Stage::Advertise | Stage::MaskedInput));

@@ -17,10 +17,7 @@ use sheaf_transport::identity::SiteName;
 use super::{AflOptions, EvaluationOutcome, Solved, SumsOutcome, private, shape};
 use crate::{
     error::Error,
-    run::{
-        event::{Next, PhaseOutput, PhaseSpec},
-        plan::Plan,
-    },
+    run::event::{Next, PhaseOutput, PhaseSpec},
     workload::{
         Answers, Context, SitePublication,
         secure::{self, Progress, SecureSum, StageOutcome},
@@ -51,24 +48,6 @@ struct Measured {
     figures: EvaluationOutcome,
 }
 
-/// Refuses a plan under which a sum would be one site's.
-pub(super) fn check_plan(plan: &Plan) -> Result<(), Error> {
-    let run = &plan.run;
-    if !run.secure_aggregation {
-        return Ok(());
-    }
-    if run.quorum.is_some_and(|quorum| quorum < 2) || run.sites.as_ref().is_some_and(|sites| sites.len() < 2)
-    {
-        return Err(Error::invalid(
-            "[run] secure_aggregation needs at least 2 sites, in sites and in quorum: the sum of one site is its sums",
-        ));
-    }
-    if run.max_site_rows == 0 {
-        return Err(Error::invalid("[run] max_site_rows must be at least 1"));
-    }
-    Ok(())
-}
-
 /// Whether a phase is a stage of a secure sum.
 pub(super) fn is_stage(name: &str) -> bool {
     matches!(parse(name), Some((SUMS | EVALUATE, _)))
@@ -85,8 +64,7 @@ pub(super) fn condensed(outputs: &[PhaseOutput]) -> Vec<PhaseOutput> {
 pub(super) fn ask(context: &Context<'_>, spec: &SumsSpec, outputs: &[PhaseOutput]) -> Result<Next, Error> {
     let shape = shape(spec);
     let sites = context.members.len();
-    // Who must be in the sum: what the plan says of a phase, never a single site.
-    let needed = context.plan.run.quorum.unwrap_or(sites).max(2) as u32;
+    let needed = secure::needed(context, sites);
     let room = LARGEST_SUM / sites.max(1) as u64;
     let (length, max_abs) = match &spec.privacy {
         // Noise has no bound that is worth a narrower ring.
@@ -119,7 +97,7 @@ pub(super) fn ask_evaluation(
     outputs: &[PhaseOutput],
 ) -> Result<Next, Error> {
     let sites = context.members.len();
-    let needed = context.plan.run.quorum.unwrap_or(sites).max(2) as u32;
+    let needed = secure::needed(context, sites);
     let sum = SecureSum {
         base: EVALUATE,
         spec,
@@ -235,7 +213,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{store::blobs::BlobStore, workload::question};
+    use crate::{run::plan::Plan, store::blobs::BlobStore, workload::question};
 
     const PLAN: &str =
         "[run]\nname='x'\nworkload='afl'\nsecure_aggregation=true\nmax_site_rows=500\n[afl]\nbias=true\n";
@@ -357,7 +335,8 @@ mod tests {
             let error = Plan::parse(&text).unwrap_err();
             assert!(error.message.contains(part), "{line}: {error}");
         }
-        let fedavg = "[run]\nname='x'\nworkload='fedavg'\nsecure_aggregation=true\n[fedavg]\nhead='softmax'\nrounds=1\nlearning_rate=0.1\n";
-        assert!(Plan::parse(fedavg).unwrap_err().message.contains("secure_aggregation"));
+        let fedavg = "[run]\nname='x'\nworkload='fedavg'\nsecure_aggregation=true\nmax_site_rows=100000000\n[fedavg]\n\
+                      head='softmax'\nrounds=1\nlearning_rate=0.1\n";
+        assert!(Plan::parse(fedavg).unwrap_err().message.contains("max_site_rows"), "the grid has no room");
     }
 }

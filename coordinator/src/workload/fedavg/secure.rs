@@ -34,18 +34,12 @@ struct Opened {
     round: RoundOutcome,
 }
 
-/// Refuses a plan whose sums would not fit or would be one site's.
+/// Refuses a plan whose sums would not fit.
 pub(super) fn check_plan(plan: &Plan) -> Result<(), Error> {
-    let run = &plan.run;
-    if !run.secure_aggregation {
+    if !plan.run.secure_aggregation {
         return Ok(());
     }
-    if run.quorum.is_some_and(|quorum| quorum < 2) || run.sites.as_ref().is_some_and(|sites| sites.len() < 2)
-    {
-        return Err(Error::invalid(
-            "[run] secure_aggregation needs at least 2 sites, in sites and in quorum: the sum of one site is its update",
-        ));
-    }
+    secure::check_plan(plan)?;
     grid(plan).map(drop)
 }
 
@@ -77,9 +71,7 @@ pub(super) fn ask(
     sites: Option<Vec<SiteName>>,
     outputs: &[PhaseOutput],
 ) -> Result<Next, Error> {
-    let (all, drawn) = (context.members.len(), sites.as_ref().map_or(context.members.len(), Vec::len));
-    let quorum =
-        context.plan.run.quorum.map_or(drawn, |quorum| (quorum.min(all) * drawn).div_ceil(all.max(1)));
+    let needed = secure::needed(context, sites.as_ref().map_or(context.members.len(), Vec::len));
     let parameters = Parameters::decode(&context.blobs.get(&start)?).map_err(defect)?;
     let sum = SecureSum {
         base: &Step::Round(spec.round).to_string(),
@@ -87,8 +79,8 @@ pub(super) fn ask(
         release: RELEASE_UPDATES,
         length: summed::length(&parameters),
         max_abs: summed::bound(context.plan.run.max_site_rows),
-        min_cohort: quorum.max(2) as u32,
-        min_survivors: quorum.max(2) as u32,
+        min_cohort: needed,
+        min_survivors: needed,
         round: spec.round,
         inputs: &[start],
         sites,
