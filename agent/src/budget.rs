@@ -114,6 +114,16 @@ impl Budget {
     }
 }
 
+impl Drop for Budget {
+    /// What lies between two rounds stays open on the disk: the run goes on with it after a restart. Settling it would charge a
+    /// second reservation for the rest.
+    fn drop(&mut self) {
+        for (_, reservation) in std::mem::take(&mut *self.kept()) {
+            std::mem::forget(reservation);
+        }
+    }
+}
+
 /// Leave to ask the ledger on behalf of one task.
 pub struct Purse {
     budget: Arc<Budget>,
@@ -138,12 +148,13 @@ impl Purse {
         if let Some(found) = found {
             let usable = found.event().with_count(1) == self.request.event.with_count(1);
             if usable && found.remaining() >= needed {
-                return Ok(found);
+                return Ok(found.one_by_one());
             }
             found.settle().map_err(denied)?;
         }
         let event = self.request.event.with_count(rest);
-        ledger.reserve(Request { event, ..self.request.clone() }).map_err(denied)
+        // A step takes much longer than a flush, and a run that goes on after a restart must not have lost any.
+        Ok(ledger.reserve(Request { event, ..self.request.clone() }).map_err(denied)?.one_by_one())
     }
 
     /// Whether a reservation is this run's, for the same mechanism, however many draws it was for.

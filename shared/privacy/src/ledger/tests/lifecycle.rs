@@ -13,6 +13,19 @@ fn standing(ledger: &Ledger, reservation: u64) -> Standing {
 }
 
 #[test]
+fn draws_one_by_one_leave_none_behind() {
+    let (ledger, store) = ledger(10.0);
+    let mut reservation = ledger.reserve(request("a", gaussian(50.0, 40))).unwrap().one_by_one();
+    for _ in 0..3 {
+        drop(reservation.token().unwrap());
+    }
+    let id = reservation.id();
+    std::mem::forget(reservation);
+    let resumed = open(&store).resume(id).unwrap();
+    assert_eq!((resumed.issued(), resumed.remaining()), (3, 37));
+}
+
+#[test]
 fn a_settled_run_is_charged_what_it_did() {
     let (ledger, store) = ledger(10.0);
     let mut reservation = ledger.reserve(request("a", gaussian(50.0, 40))).unwrap();

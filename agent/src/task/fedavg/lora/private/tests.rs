@@ -126,7 +126,7 @@ fn what_does_not_fit_under_the_cap_is_declined_and_costs_nothing() {
 fn draws_that_a_crash_has_used_up_are_charged_again() {
     let site = Site::new(500.0);
     let privacy = privacy(1.0, 1);
-    // A process that dies with two of three steps done: the ledger has a block of draws on record.
+    // A process that dies with one of three steps done.
     let mut reservation = site.purse(&privacy).reserve(STEPS, STEPS * ROUNDS).unwrap();
     drop(reservation.token().unwrap());
     std::mem::forget(reservation);
@@ -134,13 +134,26 @@ fn draws_that_a_crash_has_used_up_are_charged_again() {
     drop(budget);
     let site = Site { budget: Budget::open(folder.path()).unwrap(), folder, dataset };
     site.round(1, 1.0, None, &none()).unwrap();
-    let standings = site.standings();
     assert_eq!(
-        standings[0],
-        (STEPS * ROUNDS, Standing::Settled(STEPS * ROUNDS)),
-        "all that may have been drawn"
+        site.standings(),
+        [(STEPS * ROUNDS, Standing::Open)],
+        "one draw is gone, the others are there"
     );
-    assert_eq!(standings[1], (STEPS * ROUNDS, Standing::Open), "and the rounds that are still to come");
+    site.round(2, 1.0, None, &none()).unwrap();
+    let rest = [(STEPS * ROUNDS, Standing::Settled(STEPS + 1)), (STEPS, Standing::Settled(STEPS))];
+    assert_eq!(site.standings(), rest, "what the crash has used up is paid again by the last round");
+}
+
+#[test]
+fn a_restart_between_rounds_costs_nothing() {
+    let site = Site::new(50.0);
+    site.round(1, 1.0, None, &none()).unwrap();
+    let Site { folder, dataset, budget } = site;
+    drop(budget);
+    let site = Site { budget: Budget::open(folder.path()).unwrap(), folder, dataset };
+    assert_eq!(site.standings(), [(STEPS * ROUNDS, Standing::Open)]);
+    site.round(2, 1.0, None, &none()).unwrap();
+    assert_eq!(site.standings(), [(STEPS * ROUNDS, Standing::Settled(STEPS * ROUNDS))]);
 }
 
 /// With almost no noise a step is the clipped mean: several records of one person are one unit, and no unit weighs more than
