@@ -1,6 +1,7 @@
 //! What this agent can do, one file a workload.
 
 pub mod afl;
+pub mod fdkt;
 pub mod fedavg;
 
 use std::{
@@ -15,7 +16,8 @@ use sheaf_proto::privacy::{Priced, PrivacySpec};
 use crate::{budget::Purse, device, egress::Answer, error::AgentError, secure::SecureRounds};
 
 /// Workloads of this build.
-pub const WORKLOADS: &[&str] = &[sheaf_proto::afl::WORKLOAD, sheaf_proto::fedavg::WORKLOAD];
+pub const WORKLOADS: &[&str] =
+    &[sheaf_proto::afl::WORKLOAD, sheaf_proto::fedavg::WORKLOAD, sheaf_proto::fdkt::WORKLOAD];
 
 /// A task with everything it needs but the records.
 pub struct Assignment {
@@ -130,6 +132,7 @@ pub fn named(name: &str) -> Result<&'static dyn Workload, AgentError> {
     match name {
         sheaf_proto::afl::WORKLOAD => Ok(&afl::Afl),
         sheaf_proto::fedavg::WORKLOAD => Ok(&fedavg::Fedavg),
+        sheaf_proto::fdkt::WORKLOAD => Ok(&fdkt::Fdkt),
         _ => Err(AgentError::Denied(format!(
             "this agent does not know the workload \"{name}\"; a newer version may"
         ))),

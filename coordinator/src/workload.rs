@@ -2,6 +2,7 @@
 //! the agent, its documents in `sheaf-proto`, and a line in [`named`]; nothing else knows workloads by name.
 
 pub mod afl;
+pub mod fdkt;
 pub mod fedavg;
 pub mod secure;
 
@@ -156,10 +157,12 @@ pub fn named(name: &str) -> Result<&'static dyn Workload, Error> {
     match name {
         sheaf_proto::afl::WORKLOAD => Ok(&afl::Afl),
         sheaf_proto::fedavg::WORKLOAD => Ok(&fedavg::Fedavg),
+        sheaf_proto::fdkt::WORKLOAD => Ok(&fdkt::Fdkt),
         _ => Err(Error::invalid(format!(
-            "there is no workload `{name}`; this version has: {}, {}",
+            "there is no workload `{name}`; this version has: {}, {}, {}",
             sheaf_proto::afl::WORKLOAD,
-            sheaf_proto::fedavg::WORKLOAD
+            sheaf_proto::fedavg::WORKLOAD,
+            sheaf_proto::fdkt::WORKLOAD
         ))),
     }
 }

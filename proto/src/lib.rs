@@ -7,6 +7,7 @@
 
 pub mod afl;
 mod blob_id;
+pub mod fdkt;
 pub mod fedavg;
 pub mod model;
 pub mod privacy;

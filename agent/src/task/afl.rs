@@ -1,6 +1,6 @@
 //! AFL at the site: survey, exact sums, evaluation (spec: `sheaf_proto::afl`).
 
-mod private;
+pub(in crate::task) mod private;
 mod secure;
 
 use std::time::Instant;

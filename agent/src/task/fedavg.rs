@@ -1,6 +1,6 @@
 //! FedAvg at the site: training in rounds, and measuring what came of it (spec: `sheaf_proto::fedavg`).
 
-mod lora;
+pub(in crate::task) mod lora;
 mod secure;
 mod softmax;
 

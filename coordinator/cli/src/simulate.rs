@@ -18,7 +18,10 @@ use anyhow::{Context as _, Result, bail};
 use sheaf_agent::{features, task::Resources};
 use sheaf_coordinator::{
     run::plan::{AgentKind, Plan},
-    workload::fedavg::{FedavgOptions, HeadKind},
+    workload::{
+        fdkt::FdktOptions,
+        fedavg::{FedavgOptions, HeadKind},
+    },
 };
 use sheaf_data::{AssetStore, Dataset, Partition, SiteRows, Split, partition};
 use sheaf_models::DeviceChoice;
@@ -213,6 +216,9 @@ fn models(plan: &Plan) -> Vec<String> {
 
 /// The language model whose adapter the plan trains.
 fn language_model(plan: &Plan) -> Option<String> {
+    if plan.run.workload == sheaf_proto::fdkt::WORKLOAD {
+        return FdktOptions::of(plan).ok().map(|options| options.model);
+    }
     if plan.run.workload != sheaf_proto::fedavg::WORKLOAD {
         return None;
     }

@@ -95,6 +95,21 @@ const fn noise_ridge() -> f64 {
     4.0
 }
 
+impl Default for AflOptions {
+    fn default() -> Self {
+        Self {
+            lambda: one(),
+            normalize: l2(),
+            quantisation: bits(),
+            bias: false,
+            standardize: None,
+            random_relu: None,
+            seed: 0,
+            noise_ridge: noise_ridge(),
+        }
+    }
+}
+
 impl AflOptions {
     /// Reads and checks the plan's table.
     pub fn of(plan: &Plan) -> Result<Self, Error> {

@@ -8,13 +8,13 @@
 //! `G` by at most `R^2 2^2s` and `B 2^s` by at most `R 2^2s`: together `sqrt(R^4 + R^2) 2^2s` in L2. A unit of m rows counts as
 //! their mean, rounded towards zero, which no entry grows by; so it moves no more than one row. What must be known of the rows
 //! beforehand (classes, ranges) is declared in the plan and not taken from them. Test rows: a unit of m rows adds 1 / m to the
-//! count of each, rounded down: at most 1 in L1.
+//! count of each, rounded down: at most 1 in L1 for every model that is measured.
 //!
 //! **Source.** docs/privacy.md; Dwork et al. 2014 ("Analyze Gauss") for noise on a Gram matrix.
 //!
 //! **Test.** `private/tests.rs`: neighbours differ by at most the bound, for rows and for units.
 
-use sheaf_analytic::{Featurizer, GramAccumulator, Normalize, SumsShape, metrics::Confusion};
+use sheaf_analytic::{Featurizer, GramAccumulator, Normalize, SumsShape, Weights, metrics::Confusion};
 use sheaf_data::{Dataset, Split};
 use sheaf_privacy::mechanism::{self, MechanismError, Sensitivity};
 use sheaf_proto::{
@@ -165,7 +165,43 @@ pub(super) fn share(
     })
 }
 
-/// The confusion matrix of a data set's test rows, with noise on every count.
+/// The confusion matrices of several models on a data set's test rows, with noise on every count. A row is counted once for
+/// every model, so the noise grows with their number.
+pub(in crate::task) fn confusions(
+    spec: &SumsSpec,
+    privacy: &PrivacySpec,
+    models: &[Weights],
+    dataset: &Dataset,
+    purse: Purse,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<Confusion>, Made), AgentError> {
+    let (single, several) = by_size(dataset, &privacy.unit, Split::Test)?;
+    let mut counts: Vec<i64> = Vec::new();
+    for model in models {
+        let measured = |rows: &[usize]| {
+            measure_with(spec, model, (dataset, rows), |_| {}, cancelled).map(|(matrix, ..)| matrix)
+        };
+        let mut of_model: Vec<i64> =
+            measured(&single)?.counts().iter().map(|count| *count as i64 * COUNT).collect();
+        for rows in &several {
+            let share = COUNT / rows.len() as i64;
+            let of_unit = measured(rows)?;
+            of_model.iter_mut().zip(of_unit.counts()).for_each(|(sum, count)| *sum += *count as i64 * share);
+        }
+        counts.extend(of_model);
+    }
+    let bound = Sensitivity::new((COUNT * models.len() as i64) as f64).map_err(noise)?;
+    let (noised, made) =
+        purse.draw(privacy, |token| mechanism::discrete_laplace(&counts, bound, token).map_err(noise))?;
+    let counts: Vec<u64> =
+        noised.into_iter().map(|count| (count + COUNT / 2).div_euclid(COUNT).max(0) as u64).collect();
+    let classes = spec.encoding.classes.len();
+    let matrices =
+        counts.chunks_exact(classes * classes).map(|counts| Confusion::from_counts(classes, counts.to_vec()));
+    Ok((matrices.collect::<Result<_, _>>()?, made))
+}
+
+/// The figures of a model on a data set's test rows, with noise on every count.
 pub(super) fn evaluate(
     spec: &EvaluateSpec,
     privacy: &PrivacySpec,
@@ -174,30 +210,14 @@ pub(super) fn evaluate(
     purse: Purse,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Evaluation, Made), AgentError> {
-    let weights = weights_of(&spec.sums, model)?;
-    let measured = |rows: &[usize]| {
-        measure_with(&spec.sums, &weights, (&opened.dataset, rows), |_| {}, cancelled)
-            .map(|(matrix, ..)| matrix)
-    };
-    let (single, several) = by_size(&opened.dataset, &privacy.unit, Split::Test)?;
-    let mut counts: Vec<i64> =
-        measured(&single)?.counts().iter().map(|count| *count as i64 * COUNT).collect();
-    for rows in several {
-        let share = COUNT / rows.len() as i64;
-        let of_unit = measured(&rows)?;
-        counts.iter_mut().zip(of_unit.counts()).for_each(|(sum, count)| *sum += *count as i64 * share);
-    }
-    let bound = Sensitivity::new(COUNT as f64).map_err(noise)?;
-    let (noised, made) =
-        purse.draw(privacy, |token| mechanism::discrete_laplace(&counts, bound, token).map_err(noise))?;
-    let counts =
-        noised.into_iter().map(|count| (count + COUNT / 2).div_euclid(COUNT).max(0) as u64).collect();
-    let confusion = Confusion::from_counts(spec.sums.encoding.classes.len(), counts)?;
+    let weights = [weights_of(&spec.sums, model)?];
+    let (mut matrices, made) = confusions(&spec.sums, privacy, &weights, &opened.dataset, purse, cancelled)?;
+    let confusion = matrices.pop();
     let evaluation = Evaluation {
         train_rows: 0,
-        test_rows: confusion.rows(),
+        test_rows: confusion.as_ref().map_or(0, Confusion::rows),
         unknown_class_rows: 0,
-        federated: Some(confusion),
+        federated: confusion,
         scores: None,
         local: None,
         backend: opened.backend.clone(),

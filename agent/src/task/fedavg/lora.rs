@@ -66,6 +66,31 @@ fn adapter(
     Ok(Adapter { config, tensors: parameters.into_iter().map(host).collect() })
 }
 
+/// An adapter tuned on examples, each with the number of the privacy unit that it belongs to: for workloads that make their
+/// own examples of records.
+pub(in crate::task) fn tuned(
+    spec: &RoundSpec,
+    lora: &LoraSpec,
+    examples: Vec<(usize, Example)>,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Adapter, Made), AgentError> {
+    let model = model(lora, resources)?;
+    let (update, made) = if let Some(privacy) = &spec.privacy {
+        let records = private::Records::new(examples, &model, lora.max_tokens)?;
+        let plan = private::Plan { round: spec, lora, privacy };
+        private::train(&plan, None, &records, &model, resources.purse()?, cancelled)?
+    } else {
+        let examples: Vec<Example> = examples.into_iter().map(|(_, example)| example).collect();
+        let update = tune(spec, lora, None, &examples, &model, cancelled)?;
+        (update, Made::OfRows(examples.len() as u64))
+    };
+    let config = adapter(lora, None, &model, spec.training.seed)?.config;
+    let host =
+        |(name, tensor): (String, Tensor)| (name, HostTensor { shape: tensor.shape, data: tensor.data });
+    Ok((Adapter { config, tensors: update.parameters.into_iter().map(host).collect() }, made))
+}
+
 /// The adapter that every site begins with: it is drawn from the plan's seed and holds nothing of records.
 pub(super) fn start(
     spec: &RoundSpec,

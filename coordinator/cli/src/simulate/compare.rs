@@ -9,7 +9,7 @@ use sheaf_coordinator::{
     run::plan::Plan,
     workload::fedavg::FedavgOptions,
 };
-use sheaf_proto::{BlobId, fedavg::WORKLOAD as FEDAVG};
+use sheaf_proto::{BlobId, fdkt::WORKLOAD as FDKT, fedavg::WORKLOAD as FEDAVG};
 
 use super::{Prepared, outcome::SITES_SHOWN, samples};
 use crate::{Cli, client::Operator, output::Steps, predict::Model, reference};
@@ -31,6 +31,9 @@ pub(super) async fn compare(
     out: &Path,
     steps: &mut Steps,
 ) -> Result<Compared> {
+    if plan.run.workload == FDKT {
+        return Ok(Compared::default());
+    }
     if !out.join(MODEL_FILE).exists() {
         steps.at("writing with and without the adapter", 0, 0, false);
         let samples =

@@ -320,7 +320,7 @@ struct SiteAgent {
 struct SitePolicy {
     workloads: Vec<String>,
     models: Vec<String>,
-    release: [&'static str; 4],
+    release: [&'static str; 5],
     min_cohort: u32,
     min_rows: u64,
     approve: &'static str,
@@ -352,7 +352,7 @@ fn write_site(
         policy: SitePolicy {
             workloads: vec![plan.run.workload.clone()],
             models: super::models(plan),
-            release: ["statistics", "sums", "updates", "metrics"],
+            release: ["statistics", "sums", "updates", "synthetic", "metrics"],
             min_cohort: 1,
             min_rows: 1,
             approve: "auto",

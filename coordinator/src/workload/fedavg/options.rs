@@ -242,12 +242,9 @@ impl FedavgOptions {
         AflOptions {
             lambda: self.lambda.unwrap_or(1.0),
             normalize: self.normalize.unwrap_or(Normalize::L2),
-            quantisation: 14,
             bias: true,
             standardize: self.standardize,
-            random_relu: None,
-            seed: 0,
-            noise_ridge: 0.0,
+            ..AflOptions::default()
         }
     }
 

@@ -4,6 +4,18 @@ use super::{Dataset, Records};
 use crate::DataError;
 
 impl Dataset {
+    /// Text and label of rows; a row without a label is left out.
+    ///
+    /// # Errors
+    /// [`DataError::Schema`] where the data are not texts.
+    pub fn labelled_texts(&self, rows: &[usize]) -> Result<Vec<(&str, &str)>, DataError> {
+        let Records::Text(texts) = &self.records else {
+            return Err(DataError::Schema("texts are asked for, but the data are not texts".into()));
+        };
+        let of = |&row: &usize| Some((texts.get(row)?.body.as_str(), self.labels.get(row)?));
+        Ok(rows.iter().filter_map(of).collect())
+    }
+
     /// Text and answer of rows; a row without an answer is left out.
     ///
     /// # Errors

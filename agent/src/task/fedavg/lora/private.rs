@@ -62,19 +62,30 @@ impl Records {
     ) -> Result<Self, AgentError> {
         // Data of another kind are a mistake in the plan; a unit without answers is a private fact.
         dataset.dialogues(&[])?;
-        let mut owners = Vec::new();
-        let mut encoded = Vec::new();
+        let mut examples = Vec::new();
         for (owner, rows) in dataset.units(unit, Split::Train)?.into_iter().enumerate() {
             for (prompt, response) in dataset.dialogues(&rows).unwrap_or_default() {
-                let example = Example { prompt: prompt.to_owned(), response: response.to_owned() };
-                match model.encode_example(&example, max_tokens) {
-                    Ok(record) => {
-                        encoded.push(record);
-                        owners.push(owner);
-                    }
-                    Err(ModelError::Input(_)) => {}
-                    Err(error) => return Err(model_error(error)),
+                examples.push((owner, Example { prompt: prompt.to_owned(), response: response.to_owned() }));
+            }
+        }
+        Self::new(examples, model, max_tokens)
+    }
+
+    /// Encodes examples, each with the number of its unit.
+    pub(super) fn new(
+        examples: Vec<(usize, Example)>,
+        model: &LanguageModel,
+        max_tokens: usize,
+    ) -> Result<Self, AgentError> {
+        let (mut owners, mut encoded) = (Vec::new(), Vec::new());
+        for (owner, example) in examples {
+            match model.encode_example(&example, max_tokens) {
+                Ok(record) => {
+                    encoded.push(record);
+                    owners.push(owner);
                 }
+                Err(ModelError::Input(_)) => {}
+                Err(error) => return Err(model_error(error)),
             }
         }
         Ok(Self { units: Units::by_label(&owners), encoded })

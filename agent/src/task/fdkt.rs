@@ -1,0 +1,249 @@
+//! FDKT at the site: tune a generator on the site's texts, write texts with it, learn from the texts of all sites (spec:
+//! `sheaf_proto::fdkt`).
+
+use std::{collections::BTreeSet, io::Write as _, time::Instant};
+
+use sheaf_analytic::{Sums, Weights, solve};
+use sheaf_data::{Dataset, Source, Split};
+use sheaf_models::{
+    LanguageModel,
+    slm::{chat::Message, generate},
+    train::Example,
+};
+use sheaf_proto::{
+    afl::RELEASE_METRICS,
+    fdkt::{
+        Arm, LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, Transfer, TransferSpec,
+    },
+    fedavg::{Head, LoraSpec, Optimizer, RoundSpec, Training},
+};
+
+use super::{
+    Assignment, Resources, Workload,
+    afl::{self, Afl, parse, to_json},
+    fedavg::lora,
+};
+use crate::{
+    egress::{Answer, Made, Private},
+    error::AgentError,
+    features, models,
+};
+
+/// Texts written at a time.
+const BATCH: usize = 32;
+
+/// The workload.
+pub struct Fdkt;
+
+impl Workload for Fdkt {
+    fn columns(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        Afl.columns(assignment)
+    }
+
+    fn models(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        let mut named = Afl.models(assignment)?;
+        if assignment.phase == SYNTHESISE {
+            let spec: SynthesiseSpec = parse(&assignment.spec)?;
+            named.push(spec.model);
+        }
+        Ok(named)
+    }
+
+    fn perform(
+        &self,
+        assignment: &Assignment,
+        source: &Source,
+        resources: &Resources<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Answer, AgentError> {
+        let began = Instant::now();
+        let (kind, bytes, made) = match assignment.phase.as_str() {
+            SYNTHESISE => {
+                let (bytes, made) = synthesise(&parse(&assignment.spec)?, source, resources, cancelled)?;
+                (RELEASE_SYNTHETIC, bytes, made)
+            }
+            TRANSFER => {
+                let (transfer, made) = transfer(assignment, source, resources, cancelled)?;
+                (RELEASE_METRICS, to_json(&transfer)?, made)
+            }
+            other => {
+                return Err(AgentError::Task(format!("fdkt has no phase \"{other}\"; a newer version may")));
+            }
+        };
+        Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
+    }
+}
+
+/// The control code before a text of a class.
+fn control(spec: &SynthesiseSpec, label: &str) -> String {
+    spec.control.replace(LABEL, label)
+}
+
+/// The training records as examples: a control code is given, the text is learnt. Of each the number of its privacy unit.
+fn examples(
+    spec: &SynthesiseSpec,
+    dataset: &Dataset,
+    unit: &str,
+) -> Result<Vec<(usize, Example)>, AgentError> {
+    let classes = spec.schema.declared.as_ref().map(|d| d.classes.as_slice()).unwrap_or_default();
+    let mut examples = Vec::new();
+    for (owner, rows) in dataset.units(unit, Split::Train)?.into_iter().enumerate() {
+        for (text, label) in dataset.labelled_texts(&rows)? {
+            // A class that is not declared is left out, without a word.
+            if classes.iter().any(|class| class == label) {
+                examples.push((owner, Example { prompt: control(spec, label), response: text.to_owned() }));
+            }
+        }
+    }
+    Ok(examples)
+}
+
+fn synthesise(
+    spec: &SynthesiseSpec,
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<u8>, Made), AgentError> {
+    if !spec.control.contains(LABEL) {
+        return Err(AgentError::Task(format!("the control code has no {LABEL} in it")));
+    }
+    let dataset = source.open(&spec.schema, resources.assets)?;
+    let unit = spec.privacy.as_ref().map_or(sheaf_data::ROW_UNIT, |privacy| privacy.unit.as_str());
+    let examples = examples(spec, &dataset, unit)?;
+    let lora_spec = LoraSpec {
+        schema: spec.schema.clone(),
+        model: spec.model.clone(),
+        model_sha256: spec.model_sha256.clone(),
+        adapter: spec.adapter.clone(),
+        max_tokens: spec.max_tokens,
+    };
+    let round = RoundSpec {
+        round: 1,
+        training: Training {
+            epochs: spec.tuning.epochs,
+            batch: spec.tuning.batch,
+            learning_rate: spec.tuning.learning_rate,
+            optimizer: Optimizer::AdamW,
+            mu: 0.0,
+            weight_decay: 0.0,
+            seed: spec.tuning.seed,
+        },
+        max_rows: 0,
+        privacy: spec.privacy.clone(),
+        head: Head::Lora(lora_spec.clone()),
+    };
+    let (adapter, made) = lora::tuned(&round, &lora_spec, examples, resources, cancelled)?;
+    let model = models::language(&spec.model, resources)?;
+    let texts = write(spec, &model, &adapter, cancelled)?;
+    let mut lines = Vec::new();
+    for text in &texts {
+        lines.extend(to_json(text)?);
+        lines.push(b'\n');
+    }
+    Ok((lines, made))
+}
+
+/// Writes the texts: of every class the same number, whatever classes the site has. All of it reads the adapter alone.
+fn write(
+    spec: &SynthesiseSpec,
+    model: &LanguageModel,
+    adapter: &sheaf_models::Adapter,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<Labelled>, AgentError> {
+    let lora = adapter.to_device(model.config(), model.device())?;
+    let classes = spec.schema.declared.as_ref().map(|d| d.classes.clone()).unwrap_or_default();
+    let mut written = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (number, label) in classes.iter().enumerate() {
+        let prompt = prompt(model, &control(spec, label))?;
+        let mut left = spec.sampling.per_class;
+        while left > 0 {
+            if cancelled() {
+                return Err(AgentError::Cancelled);
+            }
+            let copies = left.min(BATCH);
+            let sampling = generate::Sampling {
+                max_tokens: spec.sampling.max_tokens,
+                temperature: spec.sampling.temperature,
+                top_k: spec.sampling.top_k,
+                top_p: spec.sampling.top_p,
+                // Another draw for every class and batch.
+                seed: spec.tuning.seed.wrapping_add(((number as u64) << 32) + left as u64),
+                ..generate::Sampling::default()
+            };
+            let texts =
+                model.generate_batch(Some(&lora), std::slice::from_ref(&prompt), copies, &sampling)?;
+            for text in texts {
+                let text = text.text.split_whitespace().collect::<Vec<_>>().join(" ");
+                let long_enough = text.split(' ').count() >= spec.sampling.min_words;
+                if long_enough && seen.insert(text.to_lowercase()) {
+                    written.push(Labelled { text, label: label.clone() });
+                }
+            }
+            left -= copies;
+        }
+        tracing::info!(class = number + 1, of = classes.len(), "texts written");
+    }
+    Ok(written)
+}
+
+fn prompt(model: &LanguageModel, text: &str) -> Result<Vec<u32>, AgentError> {
+    Ok(match model.chat() {
+        Some(chat) => chat.encode(&[Message::user(text)], model.vocabulary())?,
+        None => model.vocabulary().encode(text)?,
+    })
+}
+
+/// What the texts of all sites are worth here.
+fn transfer(
+    assignment: &Assignment,
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Transfer, Made), AgentError> {
+    let spec: TransferSpec = parse(&assignment.spec)?;
+    let pool = assignment
+        .inputs
+        .first()
+        .ok_or_else(|| AgentError::Task("the transfer came without texts".to_owned()))?;
+    let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
+    let written = written(pool, &spec, resources, cancelled)?;
+    let (own, others) =
+        (afl::sums(&spec.sums, &opened.dataset, cancelled)?, afl::sums(&spec.sums, &written, cancelled)?);
+    let mut both = others.clone();
+    for _ in 0..spec.weight {
+        both.add(&own)?;
+    }
+    let solved = |sums: &Sums| -> Result<Weights, AgentError> { Ok(solve(sums, spec.lambda)?) };
+    let arms = [Arm::Local, Arm::Synthetic, Arm::Transfer];
+    let models = [solved(&own)?, solved(&others)?, solved(&both)?];
+    if let Some(privacy) = &spec.sums.privacy {
+        let purse = resources.purse()?;
+        let (matrices, made) =
+            afl::private::confusions(&spec.sums, privacy, &models, &opened.dataset, purse, cancelled)?;
+        return Ok((Transfer { arms: arms.into_iter().zip(matrices).collect() }, made));
+    }
+    let made = Made::OfRows(own.rows());
+    if (opened.dataset.rows(Split::Test).len() as u64) < assignment.min_rows.max(1) {
+        return Ok((Transfer { arms: [].into() }, made));
+    }
+    let measured = |model: &Weights| {
+        afl::measure(&spec.sums, model, &opened.dataset, cancelled).map(|(matrix, ..)| matrix)
+    };
+    let matrices = models.iter().map(measured).collect::<Result<Vec<_>, _>>()?;
+    Ok((Transfer { arms: arms.into_iter().zip(matrices).collect() }, made))
+}
+
+/// The texts of all sites as feature rows.
+fn written(
+    pool: &[u8],
+    spec: &TransferSpec,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Dataset, AgentError> {
+    let file = |e: std::io::Error| AgentError::Task(format!("the texts of all sites cannot be kept: {e}"));
+    let mut kept = tempfile::Builder::new().suffix(".jsonl").tempfile().map_err(file)?;
+    kept.write_all(pool).map_err(file)?;
+    let source = Source::Text { path: Some(kept.path().to_owned()), asset: None };
+    Ok(features::open(&source, &spec.sums.schema, resources, cancelled)?.dataset)
+}
