@@ -125,7 +125,7 @@ impl<L: Llm + 'static> State<L> {
         let (state, answer) = (self.clone(), completion.clone());
         // On a thread of its own: it goes on when the asker is cancelled, and what was paid for is kept.
         let kept = tokio::task::spawn_blocking(move || state.write(&path, &answer)).await;
-        if let Err(error) = kept.map_err(io::Error::other).and_then(|written| written) {
+        if let Err(error) = kept.map_err(io::Error::other).flatten() {
             tracing::warn!(
                 "an answer cannot be kept in {}: {error}; it is used, and will be asked for again next time",
                 self.folder.display()

@@ -170,7 +170,12 @@ impl Endpoint {
         if of_form && matches!(prompt.options.format, Format::Json(_)) {
             match self.attempt(prompt, Dialect::Object).await {
                 Ok(completion) => {
-                    self.plain_json.store(true, Relaxed);
+                    if !self.plain_json.swap(true, Relaxed) {
+                        let at = &self.address.base;
+                        tracing::info!(
+                            "{at} takes no json_schema: JSON is asked for by json_object from now on"
+                        );
+                    }
                     return Ok(completion);
                 }
                 Err(second) if second.error.is_transient() => return Err(second.error),

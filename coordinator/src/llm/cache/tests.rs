@@ -96,8 +96,10 @@ async fn an_asker_that_gives_up_does_not_take_the_others_with_it() {
 
     // Given up by everybody, it is given up; the next asker asks anew.
     let prompt = Prompt::new("and then?");
+    model.takes(|_| Duration::from_secs(600));
     let given_up = tokio::time::timeout(Duration::from_millis(10), cached.complete(&prompt)).await;
     assert!(given_up.is_err());
+    model.takes(|_| Duration::ZERO);
     assert_eq!(cached.complete(&prompt).await.unwrap().text, "and then?");
     assert_eq!(model.asked(), 3);
 }
