@@ -7,6 +7,7 @@
 //!   operator/                the first operator's certificate and profile
 //!   sheaf.db                 database
 //!   store/blobs, incoming    blobs, and uploads on their way
+//!   llm-cache/               what language models have answered
 //! ```
 
 use std::{
@@ -28,6 +29,7 @@ use crate::{
         authority::{Authority, Usage},
         signer::Signer,
     },
+    llm::config::LlmConfig,
     store::Database,
 };
 
@@ -54,10 +56,16 @@ pub struct Config {
     /// Largest file an operator may upload, MiB.
     #[serde(default = "default_upload_mib")]
     pub operator_upload_mib: u64,
+    /// The language model for workloads that ask one. Last, since tables end a file's plain keys.
+    #[serde(default, skip_serializing_if = "LlmConfig::is_default")]
+    pub llm: LlmConfig,
 }
 
 /// "90d" rather than months and days: what a person would write.
-fn in_plain_units<S: serde::Serializer>(life: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn in_plain_units<S: serde::Serializer>(
+    life: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     const DAY: u64 = 86_400;
     let seconds = life.as_secs();
     serializer.serialize_str(&if seconds.is_multiple_of(DAY) {
@@ -128,6 +136,10 @@ impl Home {
     pub fn store(&self) -> PathBuf {
         self.0.join("store")
     }
+    /// The folder of what language models have answered.
+    pub fn llm_cache(&self) -> PathBuf {
+        self.0.join("llm-cache")
+    }
 
     /// Whether `sheaf init` has been here.
     pub fn exists(&self) -> bool {
@@ -178,7 +190,10 @@ impl Home {
         let text = fs::read_to_string(&path).map_err(|e| {
             Error::not_found(format!("{}: {e}; make a coordinator home with `sheaf init`", path.display()))
         })?;
-        toml::from_str(&text).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))
+        let config: Config =
+            toml::from_str(&text).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))?;
+        config.llm.check().map_err(|e| Error::invalid(format!("{}: {e}", path.display())))?;
+        Ok(config)
     }
 }
 
@@ -190,6 +205,7 @@ impl Default for Config {
             names: default_names(),
             certificate_life: default_certificate_life(),
             operator_upload_mib: default_upload_mib(),
+            llm: LlmConfig::default(),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! run       machine (pure), driver (journal, effects)     workload   what to ask, how to merge
 //! fleet     who is connected                              report     what a run leaves behind
 //! store     database, journal, blobs                      identity   authority, enrolment, signatures
+//! llm       language models: servers, cache
 //! ```
 
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod fleet;
 pub mod home;
 pub mod hub;
 pub mod identity;
+pub mod llm;
 pub mod privacy;
 pub mod report;
 pub mod rpc;
