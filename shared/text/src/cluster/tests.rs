@@ -55,6 +55,14 @@ fn a_centre_without_vectors_moves_to_the_one_worst_off() {
 }
 
 #[test]
+fn of_equally_near_centres_the_first_is_taken() {
+    let vectors = vectors(&[[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]);
+    let mut centres = self::vectors(&[[1.0, 0.0], [0.0, 1.0]]);
+    let clusters: Vec<_> = settle(&vectors, &mut centres).iter().map(|near| near.cluster).collect();
+    assert_eq!(clusters, [0, 0, 1]);
+}
+
+#[test]
 fn a_centre_that_nothing_is_left_for_is_taken_out() {
     let vectors = vectors(&[[1.0, 0.0], [1.0, 0.0]]);
     let mut centres = self::vectors(&[[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]);

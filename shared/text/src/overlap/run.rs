@@ -175,6 +175,13 @@ mod tests {
     }
 
     #[test]
+    fn a_collision_of_hashes_is_no_run() {
+        let index = RunIndex::new(["a b c d"], 3).unwrap();
+        assert_eq!(index.extend(&[0, 1, 9], 0, 0, 0, 0), None);
+        assert_eq!(index.extend(&[0, 1, 2], 0, 0, 0, 0), Some(3));
+    }
+
+    #[test]
     fn twenty_words_are_a_run_and_nineteen_are_not() {
         let record: Vec<String> = (0..30).map(|i| format!("w{i}")).collect();
         let index = RunIndex::new([record.join(" ")], 20).unwrap();
