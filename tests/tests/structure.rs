@@ -11,10 +11,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sheaf-proto", &["sheaf-analytic", "sheaf-data", "sheaf-privacy", "sheaf-secagg"]),
     // The sums of its bench and of one test; the protocol itself needs nothing.
     ("sheaf-secagg", &["sheaf-analytic"]),
+    ("sheaf-text", &[]),
     ("sheaf-transport", &["sheaf-proto"]),
     (
         "sheaf-coordinator",
-        &["sheaf-analytic", "sheaf-data", "sheaf-privacy", "sheaf-proto", "sheaf-secagg", "sheaf-transport"],
+        &[
+            "sheaf-analytic",
+            "sheaf-data",
+            "sheaf-privacy",
+            "sheaf-proto",
+            "sheaf-secagg",
+            "sheaf-text",
+            "sheaf-transport",
+        ],
     ),
     (
         "sheaf-agent",
@@ -25,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sheaf-privacy",
             "sheaf-proto",
             "sheaf-secagg",
+            "sheaf-text",
             "sheaf-transport",
         ],
     ),
@@ -41,6 +51,7 @@ const ALL: &[&str] = &[
     "sheaf-privacy",
     "sheaf-proto",
     "sheaf-secagg",
+    "sheaf-text",
     "sheaf-transport",
 ];
 
