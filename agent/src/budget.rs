@@ -13,11 +13,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use rand::{TryRng as _, rngs::SysRng};
 use sheaf_privacy::ledger::{
     Cap, DatasetSpend, Digest, Head, Ledger, PrivacyUnit, Request, Reservation, RunId, SqliteStore,
     Statement, StepToken, Store as _, verify,
 };
 use sheaf_proto::privacy::PrivacySpec;
+use sheaf_transport::keys::{create_private_folder, write_private};
 
 use crate::{egress::Made, error::AgentError};
 
@@ -27,6 +29,9 @@ pub struct Budget {
     /// Between the rounds of a run its reservation lies here.
     kept: Mutex<BTreeMap<(RunId, Digest), Reservation>>,
 }
+
+/// Keeps the names of data sets apart from every other use of SHA-256.
+const DATASET: &[u8] = b"sheaf-dataset-1\n";
 
 fn ledger_error(error: impl std::fmt::Display) -> AgentError {
     AgentError::Ledger(error.to_string())
@@ -39,6 +44,31 @@ fn now() -> u64 {
 /// Where a home keeps its ledger.
 pub fn ledger_file(home: &Path) -> PathBuf {
     home.join("ledger.sqlite")
+}
+
+/// What a data set with this content is called in the ledger of a home. The name goes into statements, which leave the site,
+/// and a bare digest of the content would let others test what they guess of it: so a secret of the home, `ledger.salt`, is
+/// hashed with it. Without that file every data set is a new one, and has no cap.
+///
+/// # Errors
+/// [`AgentError::Ledger`]: the secret cannot be read or made.
+pub fn dataset_name(home: &Path, content: &[u8; 32]) -> Result<Digest, AgentError> {
+    let file = home.join("ledger.salt");
+    let salt = if file.exists() {
+        std::fs::read(&file).map_err(AgentError::file(&file))?
+    } else {
+        let mut salt = [0; 32];
+        SysRng.try_fill_bytes(&mut salt).map_err(ledger_error)?;
+        create_private_folder(home).and_then(|()| write_private(&file, &salt)).map_err(ledger_error)?;
+        salt.to_vec()
+    };
+    if salt.len() != 32 {
+        return Err(AgentError::Ledger(format!(
+            "{} must have 32 bytes; put the right copy back",
+            file.display()
+        )));
+    }
+    Ok(Digest::of(&[DATASET, salt.as_slice(), content].concat()))
 }
 
 impl Budget {

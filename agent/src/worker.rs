@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    budget::{Budget, Purse},
+    budget::{Budget, Purse, dataset_name},
     config::Config,
     device,
     egress::{self, Answer},
@@ -317,7 +317,7 @@ impl Worker {
 
 /// What the task may ask of the ledger, for the very records it will read.
 fn purse(shared: &Shared, task: &Task, source: &Source, privacy: &PrivacySpec) -> Result<Purse, AgentError> {
-    let dataset = Digest::from_bytes(source.digest(&shared.assets)?);
+    let dataset = dataset_name(&shared.config.home, &source.digest(&shared.assets)?)?;
     shared.budget.purse(&task.run_id, &task.plan_sha256, dataset, privacy)
 }
 

@@ -5,11 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sheaf_agent::{budget::Budget, config::Config, identity::enrol, state::State};
+use sheaf_agent::{
+    budget::{Budget, dataset_name},
+    config::Config,
+    identity::enrol,
+    state::State,
+};
 use sheaf_data::Source;
 use sheaf_privacy::{
     Delta, Epsilon,
-    ledger::{Cap, Digest, PrivacyUnit},
+    ledger::{Cap, PrivacyUnit},
 };
 
 use crate::data::no_assets;
@@ -80,11 +85,16 @@ impl Site {
         enrol(&token.parse().unwrap(), &self.config()).await.unwrap();
     }
 
+    /// SHA-256 of the content of the site's data.
+    pub fn content(&self) -> [u8; 32] {
+        self.config().data["data"].digest(&no_assets()).unwrap()
+    }
+
     /// Lets all runs together spend so much on the site's records, as its officer would.
     pub fn cap(&self, epsilon: f64, delta: f64, unit: &str) {
         let config = self.config();
         let cap = Cap {
-            dataset: Digest::from_bytes(config.data["data"].digest(&no_assets()).unwrap()),
+            dataset: dataset_name(&config.home, &self.content()).unwrap(),
             privacy_unit: PrivacyUnit::new(unit).unwrap(),
             epsilon: Epsilon::new(epsilon).unwrap(),
             delta: Delta::new(delta).unwrap(),

@@ -11,14 +11,16 @@ use sheaf_tests::{
     site::Rules,
 };
 
-/// Every way in which a planted value could stand in bytes.
-fn needles() -> Vec<(String, Vec<u8>)> {
+/// Every way in which a planted value, or the digest of a site's whole data, could stand in bytes.
+fn needles(content: &[u8; 32]) -> Vec<(String, Vec<u8>)> {
     let mut needles: Vec<(String, Vec<u8>)> =
         CANARIES.iter().map(|text| ((*text).to_owned(), text.as_bytes().to_vec())).collect();
     let mut add = |name: &str, bytes: Vec<u8>| needles.push((format!("{CANARY_NUMBER} as {name}"), bytes));
     add("text", CANARY_NUMBER.to_string().into_bytes());
     add("f64", CANARY_NUMBER.to_le_bytes().to_vec());
     add("f64, big end first", CANARY_NUMBER.to_be_bytes().to_vec());
+    needles.push(("the data's digest".to_owned(), content.to_vec()));
+    needles.push(("the data's digest in hex".to_owned(), hex::encode(content).into_bytes()));
     needles
 }
 
@@ -41,9 +43,9 @@ fn everything_under(folder: &Path, bytes: &mut Vec<u8>) {
 }
 
 /// Runs a plan with a recorder before one site and gives what was on its wire and what the coordinator has kept.
-async fn listen(study: &Study, rules: &Rules) -> (Vec<u8>, Vec<u8>) {
+async fn listen(study: &Study, rules: &Rules) -> ([u8; 32], Vec<u8>, Vec<u8>) {
     let mut cluster = Cluster::start(Kind::Here).await;
-    let mut recorder = None;
+    let (mut recorder, mut content) = (None, [0; 32]);
     for rows in study.deal(3) {
         let site = cluster.enrol(study, &rows, rules).await;
         site.cap(50.0, 1e-3, "row");
@@ -53,7 +55,7 @@ async fn listen(study: &Study, rules: &Rules) -> (Vec<u8>, Vec<u8>) {
             let text = fs::read_to_string(site.config_file()).unwrap();
             let url = format!("home = 'home'\nurl = '{}'", listening.url());
             fs::write(site.config_file(), text.replace("home = 'home'", &url)).unwrap();
-            recorder = Some(listening);
+            (recorder, content) = (Some(listening), site.content());
         }
         cluster.start_agent(&rows.name);
     }
@@ -68,7 +70,7 @@ async fn listen(study: &Study, rules: &Rules) -> (Vec<u8>, Vec<u8>) {
     }
     let mut kept = Vec::new();
     everything_under(cluster.home().path(), &mut kept);
-    (recorder.unwrap().heard(), kept)
+    (content, recorder.unwrap().heard(), kept)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,10 +79,11 @@ async fn planted_values_are_not_on_the_wire_nor_at_the_coordinator() {
     let rules = Rules { require_dp: true, ..Rules::default() };
     for run in ["", "secure_aggregation = true"] {
         let study = table_with_canaries(private_table(240, 91, run, privacy));
-        let (wire, kept) = listen(&study, &rules).await;
+        let (content, wire, kept) = listen(&study, &rules).await;
+        let needles = needles(&content);
         assert!(wire.len() > 10_000, "the site was on the recorded wire: {} bytes", wire.len());
-        assert_eq!(find(&needles(), &wire), Vec::<&str>::new(), "on the wire ({run})");
-        assert_eq!(find(&needles(), &kept), Vec::<&str>::new(), "at the coordinator ({run})");
+        assert_eq!(find(&needles, &wire), Vec::<&str>::new(), "on the wire ({run})");
+        assert_eq!(find(&needles, &kept), Vec::<&str>::new(), "at the coordinator ({run})");
     }
 }
 
@@ -88,7 +91,8 @@ async fn planted_values_are_not_on_the_wire_nor_at_the_coordinator() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_search_finds_what_an_exact_survey_tells() {
     let study = table_with_canaries(sheaf_tests::data::table(240, 92, ""));
-    let (wire, kept) = listen(&study, &Rules::default()).await;
-    assert!(find(&needles(), &wire).contains(&CANARIES[0]), "a rare name is in the survey's list");
-    assert!(find(&needles(), &kept).contains(&CANARIES[0]));
+    let (content, wire, kept) = listen(&study, &Rules::default()).await;
+    let needles = needles(&content);
+    assert!(find(&needles, &wire).contains(&CANARIES[0]), "a rare name is in the survey's list");
+    assert!(find(&needles, &kept).contains(&CANARIES[0]));
 }

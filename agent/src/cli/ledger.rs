@@ -76,7 +76,7 @@ fn cap(
         .data
         .get(name)
         .ok_or_else(|| AgentError::Data(format!("there is no [data.{name}] in {}", cli.config.display())))?;
-    let dataset = Digest::from_bytes(source.digest(&cli.assets())?);
+    let dataset = budget::dataset_name(&config.home, &source.digest(&cli.assets())?)?;
     let privacy_unit = PrivacyUnit::new(unit).map_err(AgentError::Ledger)?;
     Budget::open(&config.home)?.set_cap(Cap { dataset, privacy_unit, epsilon, delta })?;
     if cli.json {
@@ -85,7 +85,7 @@ fn cap(
         }))?;
     } else {
         say!(
-            "data set {name} ({}): at most epsilon {epsilon} at delta {delta} for each {unit}",
+            "data set {name} (in statements {}): at most epsilon {epsilon} at delta {delta} for each {unit}",
             short(&dataset)
         );
     }
@@ -110,7 +110,7 @@ fn show(cli: &Cli, config: &Config, only: Option<&str>) -> Result<ExitCode, Agen
     let mut named: BTreeMap<Digest, &str> = BTreeMap::new();
     for (name, source) in &config.data {
         match source.digest(&assets) {
-            Ok(digest) => drop(named.insert(Digest::from_bytes(digest), name)),
+            Ok(content) => drop(named.insert(budget::dataset_name(&config.home, &content)?, name)),
             Err(error) => eprintln!("[data.{name}] cannot be read: {error}"),
         }
     }
@@ -133,7 +133,7 @@ fn show(cli: &Cli, config: &Config, only: Option<&str>) -> Result<ExitCode, Agen
 
 fn print_page(name: &str, page: &DatasetSpend) {
     let Cap { dataset, privacy_unit, epsilon, delta } = &page.cap;
-    say!("{name}  content {}", short(dataset));
+    say!("{name}  (in statements {})", short(dataset));
     say!("  cap    epsilon {epsilon} at delta {delta}, one {privacy_unit} more or fewer");
     if page.charges.iter().all(|charge| charge.event().is_none()) {
         say!("  spent  nothing yet");

@@ -10,7 +10,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use sheaf_agent::{budget::Budget, config::Config as AgentConfig, daemon, identity};
+use sheaf_agent::{
+    budget::{Budget, dataset_name},
+    config::Config as AgentConfig,
+    daemon, identity,
+};
 use sheaf_coordinator::{
     home::{Config, Home},
     privacy::{Privacy, PrivacySection},
@@ -19,7 +23,7 @@ use sheaf_coordinator::{
 use sheaf_data::{AssetStore, SiteRows, Source};
 use sheaf_privacy::{
     Epsilon,
-    ledger::{Cap, Digest, PrivacyUnit},
+    ledger::{Cap, PrivacyUnit},
 };
 use sheaf_proto::v1::{InviteSiteRequest, SubmitRunRequest};
 use sheaf_transport::token::EnrolmentToken;
@@ -289,7 +293,7 @@ fn set_cap(folder: &Path, assets: &AssetStore, section: &PrivacySection, cap: f6
     let budget = Budget::open(&config.home)?;
     for source in config.data.values() {
         budget.set_cap(Cap {
-            dataset: Digest::from_bytes(source.digest(assets)?),
+            dataset: dataset_name(&config.home, &source.digest(assets)?)?,
             privacy_unit: PrivacyUnit::new(section.unit.as_str()).map_err(anyhow::Error::msg)?,
             epsilon: Epsilon::new(cap)?,
             delta: section.delta,
