@@ -1,15 +1,15 @@
 //! FDKT at the site: tune a generator on the site's texts, write texts with it, learn from the texts of all sites (spec:
 //! `sheaf_proto::fdkt`).
 
-use std::{collections::BTreeSet, io::Write as _, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    time::Instant,
+};
 
 use sheaf_analytic::{Sums, Weights, solve};
 use sheaf_data::{Dataset, Source, Split};
-use sheaf_models::{
-    LanguageModel,
-    slm::{chat::Message, generate},
-    train::Example,
-};
+use sheaf_models::{LanguageModel, slm::generate, train::Encoded};
 use sheaf_proto::{
     afl::RELEASE_METRICS,
     fdkt::{
@@ -79,23 +79,42 @@ fn control(spec: &SynthesiseSpec, label: &str) -> String {
     spec.control.replace(LABEL, label)
 }
 
-/// The training records as examples: a control code is given, the text is learnt. Of each the number of its privacy unit.
-fn examples(
+/// The tokens before a text of a class: an end of text, the control code, a new line. No chat template: its system prompt would
+/// double the tokens of a short record.
+fn prompt(model: &LanguageModel, control: &str) -> Result<Vec<u32>, AgentError> {
+    let vocabulary = model.vocabulary();
+    let begin = vocabulary.ends().first().copied();
+    let text = vocabulary.encode_plain(&format!("{control}\n"))?;
+    Ok(begin.into_iter().chain(text).collect())
+}
+
+/// The training records as token sequences: a control code is given, the text is learnt. Of each the number of its privacy
+/// unit. What has no declared class, or no text, is left out without a word.
+fn records(
     spec: &SynthesiseSpec,
     dataset: &Dataset,
     unit: &str,
-) -> Result<Vec<(usize, Example)>, AgentError> {
+    model: &LanguageModel,
+) -> Result<Vec<(usize, Encoded)>, AgentError> {
     let classes = spec.schema.declared.as_ref().map(|d| d.classes.as_slice()).unwrap_or_default();
-    let mut examples = Vec::new();
+    let mut prompts = BTreeMap::new();
+    for class in classes {
+        prompts.insert(class.as_str(), prompt(model, &control(spec, class))?);
+    }
+    let end = model.vocabulary().ends().first().copied();
+    let mut records = Vec::new();
     for (owner, rows) in dataset.units(unit, Split::Train)?.into_iter().enumerate() {
         for (text, label) in dataset.labelled_texts(&rows)? {
-            // A class that is not declared is left out, without a word.
-            if classes.iter().any(|class| class == label) {
-                examples.push((owner, Example { prompt: control(spec, label), response: text.to_owned() }));
+            let Some(prompt) = prompts.get(label) else { continue };
+            let text = model.vocabulary().encode_plain(text)?;
+            let mut tokens: Vec<u32> = prompt.iter().copied().chain(text).chain(end).collect();
+            tokens.truncate(spec.max_tokens);
+            if tokens.len() > prompt.len() {
+                records.push((owner, Encoded { tokens, first_target: prompt.len() }));
             }
         }
     }
-    Ok(examples)
+    Ok(records)
 }
 
 fn synthesise(
@@ -109,7 +128,9 @@ fn synthesise(
     }
     let dataset = source.open(&spec.schema, resources.assets)?;
     let unit = spec.privacy.as_ref().map_or(sheaf_data::ROW_UNIT, |privacy| privacy.unit.as_str());
-    let examples = examples(spec, &dataset, unit)?;
+    models::check_hash(&spec.model, Some(&spec.model_sha256))?;
+    let model = models::language(&spec.model, resources)?;
+    let records = records(spec, &dataset, unit, &model)?;
     let lora_spec = LoraSpec {
         schema: spec.schema.clone(),
         model: spec.model.clone(),
@@ -132,8 +153,7 @@ fn synthesise(
         privacy: spec.privacy.clone(),
         head: Head::Lora(lora_spec.clone()),
     };
-    let (adapter, made) = lora::tuned(&round, &lora_spec, examples, resources, cancelled)?;
-    let model = models::language(&spec.model, resources)?;
+    let (adapter, made) = lora::tuned(&round, &lora_spec, records, resources, cancelled)?;
     let texts = write(spec, &model, &adapter, cancelled)?;
     let mut lines = Vec::new();
     for text in &texts {
@@ -185,13 +205,6 @@ fn write(
         tracing::info!(class = number + 1, of = classes.len(), "texts written");
     }
     Ok(written)
-}
-
-fn prompt(model: &LanguageModel, text: &str) -> Result<Vec<u32>, AgentError> {
-    Ok(match model.chat() {
-        Some(chat) => chat.encode(&[Message::user(text)], model.vocabulary())?,
-        None => model.vocabulary().encode(text)?,
-    })
 }
 
 /// What the texts of all sites are worth here.
@@ -247,3 +260,6 @@ fn written(
     let source = Source::Text { path: Some(kept.path().to_owned()), asset: None };
     Ok(features::open(&source, &spec.sums.schema, resources, cancelled)?.dataset)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 use sheaf_data::{Dataset, Split};
 use sheaf_models::{
     Adapter, LanguageModel, LoraConfig, ModelError,
-    train::{self, Example, TuneConfig},
+    train::{self, Encoded, Example, TuneConfig, supervised::Tuner},
     weights::HostTensor,
 };
 use sheaf_proto::fedavg::{
@@ -66,29 +66,46 @@ fn adapter(
     Ok(Adapter { config, tensors: parameters.into_iter().map(host).collect() })
 }
 
-/// An adapter tuned on examples, each with the number of the privacy unit that it belongs to: for workloads that make their
-/// own examples of records.
+/// An adapter tuned on token sequences, each with the number of the privacy unit that it belongs to: for workloads that make
+/// their own sequences of records.
 pub(in crate::task) fn tuned(
     spec: &RoundSpec,
     lora: &LoraSpec,
-    examples: Vec<(usize, Example)>,
+    records: Vec<(usize, Encoded)>,
     resources: &Resources<'_>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Adapter, Made), AgentError> {
     let model = model(lora, resources)?;
-    let (update, made) = if let Some(privacy) = &spec.privacy {
-        let records = private::Records::new(examples, &model, lora.max_tokens)?;
+    let start = adapter(lora, None, &model, spec.training.seed)?;
+    if let Some(privacy) = &spec.privacy {
+        let records = private::Records::new(records);
         let plan = private::Plan { round: spec, lora, privacy };
-        private::train(&plan, None, &records, &model, resources.purse()?, cancelled)?
-    } else {
-        let examples: Vec<Example> = examples.into_iter().map(|(_, example)| example).collect();
-        let update = tune(spec, lora, None, &examples, &model, cancelled)?;
-        (update, Made::OfRows(examples.len() as u64))
-    };
-    let config = adapter(lora, None, &model, spec.training.seed)?.config;
-    let host =
-        |(name, tensor): (String, Tensor)| (name, HostTensor { shape: tensor.shape, data: tensor.data });
-    Ok((Adapter { config, tensors: update.parameters.into_iter().map(host).collect() }, made))
+        return private::tuned(&plan, start, &records, &model, resources.purse()?, cancelled);
+    }
+    let records: Vec<Encoded> = records.into_iter().map(|(_, record)| record).collect();
+    let config = tune_config(spec, lora);
+    let mut tuner = Tuner::new(&model, &start, &records, &config).map_err(model_error)?;
+    while tuner.step().map_err(model_error)?.is_some() {
+        if cancelled() {
+            return Err(AgentError::Cancelled);
+        }
+    }
+    Ok((tuner.finish().adapter, Made::OfRows(records.len() as u64)))
+}
+
+fn tune_config(spec: &RoundSpec, lora: &LoraSpec) -> TuneConfig {
+    TuneConfig {
+        epochs: spec.training.epochs as f64,
+        batch: spec.training.batch,
+        max_tokens: lora.max_tokens,
+        learning_rate: spec.training.learning_rate,
+        warmup: 0.0,
+        weight_decay: spec.training.weight_decay,
+        // Another order in every round, whatever the records are.
+        seed: spec.training.seed.wrapping_add(u64::from(spec.round) << 32),
+        proximal: spec.training.mu,
+        ..TuneConfig::default()
+    }
 }
 
 /// The adapter that every site begins with: it is drawn from the plan's seed and holds nothing of records.
@@ -140,18 +157,7 @@ fn tune(
         return Err(AgentError::Data("there are no training records".to_owned()));
     }
     let start = adapter(lora, input, model, spec.training.seed)?;
-    let config = TuneConfig {
-        epochs: spec.training.epochs as f64,
-        batch: spec.training.batch,
-        max_tokens: lora.max_tokens,
-        learning_rate: spec.training.learning_rate,
-        warmup: 0.0,
-        weight_decay: spec.training.weight_decay,
-        // Another order in every round, whatever the records are.
-        seed: spec.training.seed.wrapping_add(u64::from(spec.round) << 32),
-        proximal: spec.training.mu,
-        ..TuneConfig::default()
-    };
+    let config = tune_config(spec, lora);
     let mut progress = |step: &train::Step| {
         tracing::info!(round = spec.round, step = step.step, of = step.steps, loss = step.loss, "tuning");
         if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

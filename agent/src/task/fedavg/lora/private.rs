@@ -62,33 +62,24 @@ impl Records {
     ) -> Result<Self, AgentError> {
         // Data of another kind are a mistake in the plan; a unit without answers is a private fact.
         dataset.dialogues(&[])?;
-        let mut examples = Vec::new();
+        let mut records = Vec::new();
         for (owner, rows) in dataset.units(unit, Split::Train)?.into_iter().enumerate() {
             for (prompt, response) in dataset.dialogues(&rows).unwrap_or_default() {
-                examples.push((owner, Example { prompt: prompt.to_owned(), response: response.to_owned() }));
+                let example = Example { prompt: prompt.to_owned(), response: response.to_owned() };
+                match model.encode_example(&example, max_tokens) {
+                    Ok(record) => records.push((owner, record)),
+                    Err(ModelError::Input(_)) => {}
+                    Err(error) => return Err(model_error(error)),
+                }
             }
         }
-        Self::new(examples, model, max_tokens)
+        Ok(Self::new(records))
     }
 
-    /// Encodes examples, each with the number of its unit.
-    pub(super) fn new(
-        examples: Vec<(usize, Example)>,
-        model: &LanguageModel,
-        max_tokens: usize,
-    ) -> Result<Self, AgentError> {
-        let (mut owners, mut encoded) = (Vec::new(), Vec::new());
-        for (owner, example) in examples {
-            match model.encode_example(&example, max_tokens) {
-                Ok(record) => {
-                    encoded.push(record);
-                    owners.push(owner);
-                }
-                Err(ModelError::Input(_)) => {}
-                Err(error) => return Err(model_error(error)),
-            }
-        }
-        Ok(Self { units: Units::by_label(&owners), encoded })
+    /// Records that are encoded, each with the number of its unit.
+    pub(super) fn new(records: Vec<(usize, Encoded)>) -> Self {
+        let (owners, encoded): (Vec<usize>, Vec<Encoded>) = records.into_iter().unzip();
+        Self { units: Units::by_label(&owners), encoded }
     }
 }
 
@@ -117,12 +108,24 @@ pub(super) fn train(
     purse: Purse,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Update, Made), AgentError> {
-    let training = plan.training()?;
     let start = adapter(plan.lora, input, model, plan.round.training.seed)?;
+    let (adapter, made) = tuned(plan, start, records, model, purse, cancelled)?;
+    Ok((Update { parameters: as_update(adapter.tensors), measured: None }, made))
+}
+
+/// The adapter after a round's steps, and what paid for them.
+pub(super) fn tuned(
+    plan: &Plan<'_>,
+    start: Adapter,
+    records: &Records,
+    model: &LanguageModel,
+    purse: Purse,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Adapter, Made), AgentError> {
+    let training = plan.training()?;
     let mut reservation = purse.reserve(training.steps, training.rest)?;
     let adapter = steps(plan, training, start, records, model, &mut reservation, cancelled)?;
-    let update = Update { parameters: as_update(adapter.tensors), measured: None };
-    Ok((update, Made::WithNoise(purse.charge(reservation))))
+    Ok((adapter, Made::WithNoise(purse.charge(reservation))))
 }
 
 fn steps(
