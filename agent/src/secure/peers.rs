@@ -2,13 +2,23 @@
 //! belongs to the coordinator, which could call its own keys sites. So keys are compared with those in
 //! `[policy] peers`, or, where there are none, with the keys that the site saw first under the same names.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
 
 use sheaf_proto::secure::Register;
 use sheaf_secagg::{SiteId, Verifier};
-use sheaf_transport::{identity::SiteName, signature::Credentials};
+use sheaf_transport::{
+    identity::SiteName,
+    signature::{Credentials, SignatureError},
+    tls::fingerprint,
+};
 
 use crate::{config::Policy, error::AgentError, identity::Identity, state::State};
+
+/// Credentials that are remembered as checked.
+const REMEMBERED: usize = 4096;
 
 /// Sites whose keys were checked.
 pub(super) struct Peers(BTreeMap<SiteId, Credentials>);
@@ -34,8 +44,7 @@ impl Peers {
         let mut checked = BTreeMap::new();
         for (advert, credentials) in roster.adverts.iter().zip(credentials) {
             let name = &advert.site;
-            let shown = credentials
-                .site(identity.authority())
+            let shown = owner(&credentials, identity.authority())
                 .map_err(|e| AgentError::Denied(format!("secure aggregation, site {name}: {e}")))?;
             if shown.as_str() != name.as_str() {
                 return Err(AgentError::Denied(format!(
@@ -62,6 +71,26 @@ impl Peers {
             |(site, keys): (&SiteId, &Credentials)| (site.to_string(), hex::encode(keys.fingerprint()));
         self.0.iter().map(print).collect()
     }
+}
+
+/// Whose credentials these are, by an authority. What was found once is not computed again: every stage and every sum shows
+/// the same ones, and two signatures are checked for each.
+fn owner(credentials: &Credentials, authority: &[u8]) -> Result<SiteName, SignatureError> {
+    type Found = HashMap<(Credentials, [u8; 32]), SiteName>;
+    static FOUND: Mutex<Option<Found>> = Mutex::new(None);
+    let key = (credentials.clone(), fingerprint(authority));
+    let found = || FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(site) = found().get_or_insert_default().get(&key) {
+        return Ok(site.clone());
+    }
+    let site = credentials.site(authority)?;
+    let mut found = found();
+    let found = found.get_or_insert_default();
+    if found.len() >= REMEMBERED {
+        found.clear();
+    }
+    found.insert(key, site.clone());
+    Ok(site)
 }
 
 /// Pinned keys count alone where there are any; else the first key seen under a name.

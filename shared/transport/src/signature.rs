@@ -88,19 +88,40 @@ fn vouched(public_key: &[u8]) -> Vec<u8> {
     [VOUCH, public_key].concat()
 }
 
-/// The public part of a site's signing key and who vouches for it. Hexadecimal in JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The public part of a site's signing key and who vouches for it. Hexadecimal in JSON, bytes in binary formats.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
     /// The point, uncompressed, 65 bytes.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "hex_or_bytes")]
     public_key: Vec<u8>,
     /// The site's certificate, DER.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "hex_or_bytes")]
     certificate: Vec<u8>,
     /// By the certificate's key, over the public key.
-    #[serde(with = "hex::serde")]
+    #[serde(with = "hex_or_bytes")]
     binding: Vec<u8>,
+}
+
+/// Hexadecimal where people read, bytes where they do not.
+mod hex_or_bytes {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Vec<u8>, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            hex::serde::serialize(bytes, serializer)
+        } else {
+            bytes.serialize(serializer)
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        if deserializer.is_human_readable() {
+            hex::serde::deserialize(deserializer)
+        } else {
+            Vec::<u8>::deserialize(deserializer)
+        }
+    }
 }
 
 impl Credentials {
