@@ -12,7 +12,7 @@ use rustls::{
     ClientConfig,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
-use sheaf_coordinator::{hub::Hub, identity::authority::Usage};
+use sheaf_coordinator::identity::authority::{Authority, Usage};
 use sheaf_transport::{
     identity::Identity,
     keys::{SecretKey, load_certificates},
@@ -33,9 +33,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Listens between the site whose home this is and a coordinator of this process.
-    pub async fn between(site_home: &Path, hub: &Hub, coordinator: u16) -> Self {
-        let authority = &hub.desk.authority;
+    /// Listens between the site whose home this is and the coordinator at a port, whose authority must be at hand.
+    pub async fn between(site_home: &Path, authority: &Authority, coordinator: u16) -> Self {
         let key = SecretKey::generate().unwrap();
         let names = ["127.0.0.1".to_owned()];
         let leaf = authority
