@@ -13,6 +13,7 @@ use rand::{
     SeedableRng as _,
     rngs::{StdRng, SysRng},
 };
+use sha2::{Digest as _, Sha256};
 use sheaf_proto::secure::{Introduction, MaybeSecure, Register, SecureSpec};
 use sheaf_secagg::{
     Inbox, SecAggError, Signer, Site, SiteId, SitePolicy, Stage, Subject, Task, Terms, UnmaskRequest,
@@ -20,7 +21,13 @@ use sheaf_secagg::{
 };
 use sheaf_transport::signature::{Credentials, SigningKey};
 
-use crate::{config::Policy, error::AgentError, identity::Identity, state::State, task::Assignment};
+use crate::{
+    config::Policy,
+    error::AgentError,
+    identity::Identity,
+    state::State,
+    task::{Assignment, parse},
+};
 use memory::Memory;
 
 /// What a site needs for the stages of secure sums within one task.
@@ -44,11 +51,47 @@ pub struct SecureRounds<'a> {
 /// # Errors
 /// [`AgentError::Task`] where the specification is of another stage, or of no secure sum.
 pub fn asked(assignment: &Assignment, stage: Stage) -> Result<SecureSpec, AgentError> {
-    let MaybeSecure { secure } = serde_json::from_slice(&assignment.spec)
-        .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))?;
+    let MaybeSecure { secure } = parse(&assignment.spec)?;
     secure.filter(|asked| asked.stage == stage).ok_or_else(|| {
         AgentError::Task(format!("phase \"{}\" does not say what the secure sum is about", assignment.phase))
     })
+}
+
+/// The vector must be as long as what is asked for.
+///
+/// # Errors
+/// [`AgentError::Task`].
+pub fn check_length(asked: &SecureSpec, length: u64) -> Result<(), AgentError> {
+    if asked.terms.length == length {
+        return Ok(());
+    }
+    Err(AgentError::Task(format!(
+        "the secure sum is of {} numbers, what is asked for has {length}",
+        asked.terms.length
+    )))
+}
+
+/// The subject of a sum: `domain` keeps sums of one kind apart from those of another over the same records, `content` is the
+/// data set's digest, `rest` what else is computed from it.
+pub fn subject(domain: &[u8], content: &[u8; 32], rest: &[u8]) -> Subject {
+    Sha256::new().chain_update(domain).chain_update(content).chain_update(rest).finalize().into()
+}
+
+/// What a vector is computed from (a model, the parameters of a round), which comes with the stages that are about the vector
+/// and is empty in the others; then the inputs of the stage itself.
+///
+/// # Errors
+/// [`AgentError::Task`] naming `what` where it is not there.
+pub fn split_inputs<'a>(
+    assignment: &'a Assignment,
+    stage: Stage,
+    what: &str,
+) -> Result<(&'a [u8], &'a [Vec<u8>]), AgentError> {
+    if !matches!(stage, Stage::Advertise | Stage::MaskedInput) {
+        return Ok((&[], &assignment.inputs));
+    }
+    let (first, rest) = assignment.inputs.split_first().ok_or_else(|| AgentError::Task(what.to_owned()))?;
+    Ok((first, rest))
 }
 
 struct Key<'a>(&'a SigningKey);

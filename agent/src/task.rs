@@ -9,6 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use sheaf_data::{AssetStore, Schema, Source};
 use sheaf_models::{Compute, DeviceChoice};
 use sheaf_proto::privacy::{Priced, PrivacySpec};
@@ -105,16 +106,14 @@ pub trait Workload: Send + Sync {
         struct Reading {
             schema: Schema,
         }
-        let Reading { schema } = serde_json::from_slice(&assignment.spec)
-            .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))?;
+        let Reading { schema } = parse(&assignment.spec)?;
         Ok(schema.backbone.map(|backbone| backbone.model).into_iter().collect())
     }
 
     /// What the answer must be paid for with, which every specification carries under one name; none for an exact one.
     fn privacy(&self, assignment: &Assignment) -> Result<Option<PrivacySpec>, AgentError> {
-        let priced: Priced = serde_json::from_slice(&assignment.spec)
-            .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))?;
-        Ok(priced.privacy)
+        let Priced { privacy } = parse(&assignment.spec)?;
+        Ok(privacy)
     }
 
     /// Answers one task from the site's records.
@@ -125,6 +124,19 @@ pub trait Workload: Send + Sync {
         resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError>;
+}
+
+/// A specification as the document that the phase has it in.
+///
+/// # Errors
+/// [`AgentError::Task`] for another one.
+pub(crate) fn parse<T: DeserializeOwned>(spec: &[u8]) -> Result<T, AgentError> {
+    serde_json::from_slice(spec)
+        .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))
+}
+
+fn to_json(document: &impl Serialize) -> Result<Vec<u8>, AgentError> {
+    serde_json::to_vec(document).map_err(|e| AgentError::Task(e.to_string()))
 }
 
 /// The registry.

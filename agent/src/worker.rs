@@ -199,10 +199,11 @@ impl Worker {
         let permit = policy::check(&shared.config, task)?;
         let mut assignment = self.fetch(task).await?;
         assignment.min_rows = permit.min_rows();
-        let columns = task::named(&task.workload)?.columns(&assignment)?;
+        let workload = task::named(&task.workload)?;
+        let columns = workload.columns(&assignment)?;
         policy::check_columns(&shared.config, &task.dataset, &columns)?;
-        policy::check_models(&shared.config, &task::named(&task.workload)?.models(&assignment)?)?;
-        let privacy = task::named(&task.workload)?.privacy(&assignment)?;
+        policy::check_models(&shared.config, &workload.models(&assignment)?)?;
+        let privacy = workload.privacy(&assignment)?;
         policy::check_privacy(&shared.config, privacy.as_ref())?;
         if permit.needs_approval() {
             self.await_approval(task, &columns).await?;

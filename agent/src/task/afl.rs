@@ -5,7 +5,7 @@ mod secure;
 
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sheaf_analytic::{
     Featurizer, GramAccumulator, Sums, SumsShape, Weights, codec,
     metrics::{Confusion, ScoreHistogram},
@@ -20,7 +20,7 @@ use sheaf_proto::{
     model::read_model,
 };
 
-use super::{Assignment, Resources, Workload};
+use super::{Assignment, Resources, Workload, parse, to_json};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
@@ -98,15 +98,6 @@ impl Workload for Afl {
         };
         Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
     }
-}
-
-pub(in crate::task) fn parse<T: serde::de::DeserializeOwned>(spec: &[u8]) -> Result<T, AgentError> {
-    serde_json::from_slice(spec)
-        .map_err(|e| AgentError::Task(format!("the specification cannot be read: {e}")))
-}
-
-pub(super) fn to_json(document: &impl Serialize) -> Result<Vec<u8>, AgentError> {
-    serde_json::to_vec(document).map_err(|e| AgentError::Task(e.to_string()))
 }
 
 /// The exact sums of a data set's training rows.

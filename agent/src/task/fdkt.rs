@@ -20,8 +20,9 @@ use sheaf_proto::{
 
 use super::{
     Assignment, Resources, Workload,
-    afl::{self, Afl, parse, to_json},
+    afl::{self, Afl},
     fedavg::lora,
+    parse, to_json,
 };
 use crate::{
     egress::{Answer, Made, Private},

@@ -15,10 +15,7 @@ use sheaf_proto::{
 
 pub use softmax::{centralised, measure};
 
-use super::{
-    Assignment, Resources, Workload,
-    afl::{Afl, parse, to_json},
-};
+use super::{Assignment, Resources, Workload, afl::Afl, parse, to_json};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,

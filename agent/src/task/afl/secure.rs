@@ -2,26 +2,29 @@
 
 use std::time::Instant;
 
-use sha2::{Digest as _, Sha256};
 use sheaf_analytic::SumsShape;
 use sheaf_data::Source;
 use sheaf_proto::{
     afl::{EVALUATE, EvaluateSpec, NoisedSums, RELEASE_METRICS, RELEASE_SUMS, SUMS, SumsSpec},
     secure::{SecureSpec, parse as parse_phase},
 };
-use sheaf_secagg::{Stage, Subject};
+use sheaf_secagg::Stage;
 
-use super::{evaluate, parse, private, sums};
+use super::{evaluate, private, sums};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
-    features, secure,
-    task::{Assignment, Resources},
+    features,
+    secure::{self, subject},
+    task::{Assignment, Resources, parse},
 };
 
-/// Keeps the subject of these sums apart from that of other sums over the same records.
-const SUBJECT: &[u8] = b"sheaf afl sums 1\n";
-/// As [`SUBJECT`], for figures.
+/// Domain of the subject of AFL's sums over the records of these files, whatever columns are read of them. The subject is not
+/// over the encoding and its figures, which change with the sites of a run: the coordinator could then compare two sums over
+/// nearly the same sites as often as it asks for another one.
+const SUMMED: &[u8] = b"sheaf afl sums 1\n";
+/// Domain of how models do on the test records of these files. Not over which model: figures of nearly equal models over nearly
+/// the same sites could be subtracted, too.
 const FIGURES: &[u8] = b"sheaf afl figures 1\n";
 
 /// Which secure sum a phase is a stage of, and which stage.
@@ -31,18 +34,6 @@ pub(super) fn stage(phase: &str) -> Option<(&'static str, Stage)> {
         Some((EVALUATE, stage)) => Some((EVALUATE, stage)),
         _ => None,
     }
-}
-
-/// What is summed: AFL's sums over the records of these files, whatever columns are read of them. Not over the encoding and its figures, which change with the sites of
-/// a run: the coordinator could then compare two sums over nearly the same sites as often as it asks for another one.
-fn subject(content: &[u8; 32]) -> Subject {
-    Sha256::new().chain_update(SUBJECT).chain_update(content).finalize().into()
-}
-
-/// What is summed: how models do on the test records of these files. Not which model: figures of nearly equal models over
-/// nearly the same sites could be subtracted, too.
-fn subject_of_figures(content: &[u8; 32]) -> Subject {
-    Sha256::new().chain_update(FIGURES).chain_update(content).finalize().into()
 }
 
 /// Answers a stage. Its kind is that of what is summed at every stage, so that a site which does not let that out takes no
@@ -66,17 +57,6 @@ pub(super) fn perform(
     Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
 }
 
-/// The vector must be as long as what is asked for.
-fn check_length(asked: &SecureSpec, length: u64) -> Result<(), AgentError> {
-    if asked.terms.length == length {
-        return Ok(());
-    }
-    Err(AgentError::Task(format!(
-        "the secure sum is of {} numbers, what is asked for has {length}",
-        asked.terms.length
-    )))
-}
-
 fn sums_stage(
     assignment: &Assignment,
     asked: &SecureSpec,
@@ -90,13 +70,13 @@ fn sums_stage(
         Some(_) => NoisedSums::vector_len(&shape),
         None => shape.vector_len(),
     };
-    check_length(asked, length)?;
+    secure::check_length(asked, length)?;
     // Only the masked vector is made of records.
     let mut made = Made::Protocol;
     let bytes = resources.secure()?.answer(
         asked,
         &assignment.inputs,
-        || Ok(subject(&source.digest(resources.assets)?)),
+        || Ok(subject(SUMMED, &source.digest(resources.assets)?, &[])),
         || {
             let opened = features::open(source, &spec.schema, resources, cancelled)?;
             if let Some(privacy) = &spec.privacy {
@@ -123,20 +103,15 @@ fn evaluate_stage(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<u8>, Made), AgentError> {
     let spec: EvaluateSpec = parse(&assignment.spec)?;
-    check_length(asked, spec.vector_len() as u64)?;
-    // The model comes with the stages that are about it.
-    let own = usize::from(matches!(asked.stage, Stage::Advertise | Stage::MaskedInput));
-    let (model, inputs) = assignment
-        .inputs
-        .split_at_checked(own)
-        .ok_or_else(|| AgentError::Task("the evaluation came without a model".to_owned()))?;
+    secure::check_length(asked, spec.vector_len() as u64)?;
+    let (model, inputs) =
+        secure::split_inputs(assignment, asked.stage, "the evaluation came without a model")?;
     let mut made = Made::Protocol;
     let bytes = resources.secure()?.answer(
         asked,
         inputs,
-        || Ok(subject_of_figures(&source.digest(resources.assets)?)),
+        || Ok(subject(FIGURES, &source.digest(resources.assets)?, &[])),
         || {
-            let model = model.first().map(Vec::as_slice).unwrap_or_default();
             let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
             let figures = if let Some(privacy) = &spec.sums.privacy {
                 let purse = resources.purse()?;

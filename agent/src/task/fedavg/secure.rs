@@ -8,29 +8,23 @@ use sheaf_proto::{
     fedavg::{Parameters, ParametersFile as _, RELEASE_UPDATES, RoundSpec, Step, summed},
     secure::parse as parse_phase,
 };
-use sheaf_secagg::{Stage, Subject};
+use sheaf_secagg::Stage;
 
 use super::round;
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
     secure,
-    task::{Assignment, Resources, afl::parse},
+    task::{Assignment, Resources, parse},
 };
 
-/// Keeps the subject of a round's sum apart from that of other sums over the same records.
-const SUBJECT: &[u8] = b"sheaf fedavg round 1\n";
+/// Domain of what the parameters that a round begins with become on the records of these files. Another round begins with others.
+const SUMMED: &[u8] = b"sheaf fedavg round 1\n";
 
 /// The stage that a phase's name says, if it is one of a round's sum.
 pub(super) fn stage(phase: &str) -> Option<Stage> {
     let (base, stage) = parse_phase(phase)?;
     matches!(Step::parse(base), Some(Step::Round(_))).then_some(stage)
-}
-
-/// What is summed: what these parameters become on the records of these files. Another round begins with others.
-fn subject(content: &[u8; 32], start: &[u8]) -> Subject {
-    let start = Sha256::digest(start);
-    Sha256::new().chain_update(SUBJECT).chain_update(content).chain_update(start).finalize().into()
 }
 
 /// Answers a stage. Its kind is that of updates at every stage, so that a site which does not let them out takes no part.
@@ -44,27 +38,16 @@ pub(super) fn perform(
     let began = Instant::now();
     let asked = secure::asked(assignment, stage)?;
     let spec: RoundSpec = parse(&assignment.spec)?;
-    // The parameters come with the stages in which they are needed.
-    let own = usize::from(matches!(stage, Stage::Advertise | Stage::MaskedInput));
-    let (start, inputs) = assignment
-        .inputs
-        .split_at_checked(own)
-        .ok_or_else(|| AgentError::Task("the round came without parameters".to_owned()))?;
-    let start = start.first().map(Vec::as_slice).unwrap_or_default();
+    let (start, inputs) = secure::split_inputs(assignment, stage, "the round came without parameters")?;
     let task = |e: &dyn std::fmt::Display| AgentError::Task(e.to_string());
     let mut made = Made::Protocol;
     let bytes = resources.secure()?.answer(
         &asked,
         inputs,
-        || Ok(subject(&source.digest(resources.assets)?, start)),
+        || Ok(secure::subject(SUMMED, &source.digest(resources.assets)?, &Sha256::digest(start))),
         || {
-            let length = summed::length(&Parameters::decode(start).map_err(|e| task(&e))?);
-            if asked.terms.length != length {
-                return Err(task(&format!(
-                    "the secure sum is of {} numbers, the parameters are {length} with their weight",
-                    asked.terms.length
-                )));
-            }
+            let parameters = Parameters::decode(start).map_err(|e| task(&e))?;
+            secure::check_length(&asked, summed::length(&parameters))?;
             let (update, of) = round(&spec, Some(start), source, resources, cancelled)?;
             // Where the number of records is private, every site weighs the same.
             let weight = update.measured.map_or(1, |measured| measured.rows);

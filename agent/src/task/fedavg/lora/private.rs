@@ -14,8 +14,6 @@
 //! **Test.** `private/tests.rs`: a site without records sends noise like any other; a clip bounds what a record can do; the
 //! ledger is charged once for all rounds, and again for what a crash has used up.
 
-use std::collections::BTreeMap;
-
 use sheaf_data::{Dataset, Split};
 use sheaf_models::{
     Adapter, LanguageModel, ModelError,
@@ -206,11 +204,9 @@ fn pull(gradient: &mut Named, now: &Named, start: &Named, mu: f64) {
     if mu == 0.0 {
         return;
     }
-    let values =
-        |named: &BTreeMap<String, HostTensor>, name: &String| named.get(name).map(|t| t.data.clone());
     for (name, gradient) in gradient {
-        let (Some(now), Some(start)) = (values(now, name), values(start, name)) else { continue };
-        for ((g, now), start) in gradient.data.iter_mut().zip(now).zip(start) {
+        let (Some(now), Some(start)) = (now.get(name), start.get(name)) else { continue };
+        for ((g, now), start) in gradient.data.iter_mut().zip(&now.data).zip(&start.data) {
             *g += mu as f32 * (now - start);
         }
     }
