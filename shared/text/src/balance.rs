@@ -36,9 +36,7 @@ pub fn per_label(labels: &Labels, total: usize) -> usize {
 pub fn missing(labels: &Labels, samples: &[Labelled], per_label: usize) -> Result<Vec<usize>, TextError> {
     let mut missing = vec![per_label; labels.count()];
     for (index, sample) in samples.iter().enumerate() {
-        let unknown =
-            || TextError::UnknownLabel { index, label: sample.label.clone(), known: labels.count() };
-        let left = &mut missing[labels.index(&sample.label).ok_or_else(unknown)?];
+        let left = &mut missing[labels.index_of(index, sample)?];
         *left = left.saturating_sub(1);
     }
     Ok(missing)

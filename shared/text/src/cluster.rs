@@ -36,12 +36,14 @@ pub struct Clustering {
 impl Clustering {
     /// The vectors of each cluster, `[k]`, in order.
     pub fn members(&self) -> Vec<Vec<usize>> {
-        let mut members = vec![Vec::new(); self.centres.len()];
-        for (index, &cluster) in self.assignment.iter().enumerate() {
-            members[cluster].push(index);
-        }
-        members
+        members(&self.assignment, self.centres.len())
     }
+}
+
+fn members(assignment: &[usize], k: usize) -> Vec<Vec<usize>> {
+    let mut members = vec![Vec::new(); k];
+    assignment.iter().enumerate().for_each(|(index, &cluster)| members[cluster].push(index));
+    members
 }
 
 /// Clusters `vectors`, `[N, D]`, into `k` groups, in at most `max_iterations`. The same vectors and seed give the same
@@ -72,9 +74,7 @@ pub fn k_means(
         if converged || objective.len() == max_iterations {
             return Ok(Clustering { assignment, centres, objective, converged });
         }
-        let mut members = vec![Vec::new(); centres.len()];
-        assignment.iter().enumerate().for_each(|(index, &cluster)| members[cluster].push(index));
-        for (cluster, members) in members.into_iter().enumerate() {
+        for (cluster, members) in members(&assignment, centres.len()).into_iter().enumerate() {
             // Vectors that cancel out have no direction, and every centre is as good for them as any other.
             if let Some(mean) = mean_direction(vectors, members.into_iter()) {
                 centres.set(cluster, &mean);

@@ -99,3 +99,14 @@ impl TextError {
         Self::Setting { field, reason: reason.into() }
     }
 }
+
+pub(crate) fn same_length(what: &'static str, expected: usize, got: usize) -> Result<(), TextError> {
+    if expected == got { Ok(()) } else { Err(TextError::Length { what, expected, got }) }
+}
+
+pub(crate) fn all_finite(what: &'static str, values: &[f64]) -> Result<(), TextError> {
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(index) => Err(TextError::NotFinite { what, index }),
+        None => Ok(()),
+    }
+}

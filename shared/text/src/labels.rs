@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use crate::error::TextError;
+use crate::record::Labelled;
 use crate::words::{fold, single_line};
 
 /// The labels of a run, in the plan's order. They come from the plan, never from records.
@@ -49,6 +50,12 @@ impl Labels {
     /// The index of exactly this label.
     pub fn index(&self, label: &str) -> Option<usize> {
         self.names.iter().position(|name| name == label)
+    }
+
+    /// The index of the label of a sample, the `index`th of several.
+    pub(crate) fn index_of(&self, index: usize, sample: &Labelled) -> Result<usize, TextError> {
+        let unknown = || TextError::UnknownLabel { index, label: sample.label.clone(), known: self.count() };
+        self.index(&sample.label).ok_or_else(unknown)
     }
 
     /// The index of the label that a language model meant: the same but for case, white space, and punctuation around it

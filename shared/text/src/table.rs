@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::TextError;
+use crate::error::{TextError, all_finite, same_length};
 
 /// Mean and 95 % confidence interval of a figure over a few seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -25,9 +25,7 @@ impl Summary {
         if n == 0 {
             return Err(TextError::setting("values", "there are none to take a mean of"));
         }
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(TextError::NotFinite { what: "value", index });
-        }
+        all_finite("value", values)?;
         let mean = values.iter().sum::<f64>() / n as f64;
         let half_width = (n > 1).then(|| {
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
@@ -97,10 +95,7 @@ impl Markdown {
     /// Adds a row, a cell a column. Errors: another number of cells than columns.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) -> Result<(), TextError> {
         let cells: Vec<_> = cells.into_iter().map(cell).collect();
-        let (expected, got) = (self.rows[0].len(), cells.len());
-        if expected != got {
-            return Err(TextError::Length { what: "cells of a row", expected, got });
-        }
+        same_length("cells of a row", self.rows[0].len(), cells.len())?;
         self.rows.push(cells);
         Ok(())
     }

@@ -63,20 +63,23 @@ impl Reader<'_> {
         } else if line.is_empty() {
             self.closed = self.text.as_ref().is_some_and(|text| !text.is_empty());
         } else if !self.closed && (self.label.is_some() || self.text.is_some()) {
-            let text = self.text.get_or_insert_default();
-            *text = single_line(&format!("{text} {line}"));
+            let (text, line) = (self.text.get_or_insert_default(), single_line(line));
+            if !text.is_empty() && !line.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(&line);
         }
     }
 
     /// A label, or a label and the text after it on the same line.
     fn take_label(&mut self, value: &str) {
         if self.labels.find(value).is_none() {
-            let cut = value.char_indices().filter_map(|(at, _)| {
+            let cut = value.char_indices().find_map(|(at, _)| {
                 let text = key(&value[at..], "text")?;
                 let label = value[..at].trim_end_matches([' ', '|', ',', ';', '-']);
                 (at > 0 && value[..at].ends_with([' ', '|', ',', ';', '*'])).then_some((label, text))
             });
-            if let Some((label, text)) = cut.into_iter().next() {
+            if let Some((label, text)) = cut {
                 self.label = Some(label.to_owned());
                 self.text = Some(single_line(text));
                 return;

@@ -41,9 +41,7 @@ impl<'a> Demonstrations<'a> {
         }
         let mut pools = vec![Vec::new(); labels.count()];
         for (index, record) in records.iter().enumerate() {
-            let unknown =
-                || TextError::UnknownLabel { index, label: record.label.clone(), known: labels.count() };
-            pools[labels.index(&record.label).ok_or_else(unknown)?].push(index);
+            pools[labels.index_of(index, record)?].push(index);
         }
         if let Some((label, pool)) =
             labels.names().iter().zip(&pools).find(|(_, pool)| pool.len() < per_label)

@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::error::TextError;
+use crate::error::{TextError, all_finite, same_length};
 use crate::funnel::Step;
 use crate::vectors::{UnitVectors, cosine, mean_direction};
 
@@ -134,9 +136,7 @@ impl Scorer {
         let n = evidence.labels.len();
         if let Some(values) = evidence.log_likelihood {
             same_length("log-likelihoods", n, values.len())?;
-            if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-                return Err(TextError::NotFinite { what: "log-likelihood", index });
-            }
+            all_finite("log-likelihood", values)?;
         }
         if let Some(vectors) = evidence.embeddings {
             same_length("embeddings", n, vectors.len())?;
@@ -154,10 +154,6 @@ impl Scorer {
         }
         Ok(scored)
     }
-}
-
-fn same_length(what: &'static str, expected: usize, got: usize) -> Result<(), TextError> {
-    if expected == got { Ok(()) } else { Err(TextError::Length { what, expected, got }) }
 }
 
 /// Samples of `left` that fail, with their value and the bound.
@@ -205,14 +201,13 @@ fn failing(
 }
 
 fn centroid_distances(left: &[usize], labels: &[usize], vectors: &UnitVectors) -> Vec<f64> {
-    let mut centroids: std::collections::BTreeMap<usize, Option<Vec<f32>>> =
-        std::collections::BTreeMap::new();
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for &sample in left {
-        let label = labels[sample];
-        centroids.entry(label).or_insert_with(|| {
-            mean_direction(vectors, left.iter().copied().filter(|&other| labels[other] == label))
-        });
+        members.entry(labels[sample]).or_default().push(sample);
     }
+    let of_label =
+        |(label, members): (usize, Vec<usize>)| (label, mean_direction(vectors, members.into_iter()));
+    let centroids: BTreeMap<usize, _> = members.into_iter().map(of_label).collect();
     let distance = |&sample: &usize| match &centroids[&labels[sample]] {
         Some(centroid) => 1.0 - cosine(vectors.row(sample), centroid),
         // Samples that cancel out have no middle: each is at a right angle to it.

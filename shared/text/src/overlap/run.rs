@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::near::mix;
 use crate::error::TextError;
 use crate::words::words;
 
@@ -127,29 +128,28 @@ impl RunIndex {
     }
 }
 
+/// Of the polynomial, and the step of SplitMix64: the golden ratio's odd neighbour.
+const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// Place and hash of each window of `n` ids: a polynomial mod 2^64, rolled on.
 fn hashes(ids: &[u32], n: usize) -> impl Iterator<Item = (usize, u64)> + '_ {
-    const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
     let leading = (1..n.min(ids.len())).fold(1_u64, |power, _| power.wrapping_mul(BASE));
-    let mut hash = ids.iter().take(n - 1).fold(0_u64, |hash, &id| push(hash, id, BASE));
+    let mut hash = ids.iter().take(n - 1).fold(0_u64, |hash, &id| push(hash, id));
     (n..=ids.len()).map(move |end| {
-        hash = push(hash, ids[end - 1], BASE);
+        hash = push(hash, ids[end - 1]);
         let (at, whole) = (end - n, hash);
         hash = hash.wrapping_sub(spread(ids[at]).wrapping_mul(leading));
         (at, whole)
     })
 }
 
-fn push(hash: u64, id: u32, base: u64) -> u64 {
-    hash.wrapping_mul(base).wrapping_add(spread(id))
+fn push(hash: u64, id: u32) -> u64 {
+    hash.wrapping_mul(BASE).wrapping_add(spread(id))
 }
 
-/// Neighbouring ids far apart (the finaliser of SplitMix64).
+/// Neighbouring ids far apart.
 fn spread(id: u32) -> u64 {
-    let mut z = u64::from(id).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    mix(u64::from(id).wrapping_add(BASE))
 }
 
 #[cfg(test)]
