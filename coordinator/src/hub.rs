@@ -131,7 +131,9 @@ impl Hub {
     /// # Errors
     /// The plan is wrong, invites nobody, or the id is taken.
     pub async fn submit(&self, plan_toml: &str, id: Option<String>) -> Result<RunHandle, Error> {
-        let plan = Plan::parse(plan_toml)?;
+        let text = plan_toml.to_owned();
+        let parsed = tokio::task::spawn_blocking(move || Plan::parse(&text)).await;
+        let plan = parsed.map_err(|e| Error::bug(e.to_string()))??;
         let now = self.clock.now_ms();
         let id = match id {
             Some(id) => id.parse::<SiteName>().map_err(|_| {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sheaf_data::ROW_UNIT;
 use sheaf_privacy::{
     Delta, Epsilon, Event, Rate, Scale,
-    accountant::{Account, AccountError, Calibration, Composition, Filter},
+    accountant::{Account, Calibration, Composition, Filter},
 };
 use sheaf_proto::privacy::{NoisyTraining, PrivacySpec};
 
@@ -73,7 +73,8 @@ pub struct Privacy {
     pub model: Event,
     /// What measuring it costs, where it is paid for.
     pub metrics: Option<Event>,
-    training: Option<(Schedule, f64, u64)>,
+    /// DP-SGD in the first round.
+    training: Option<NoisyTraining>,
 }
 
 /// What a run costs each site.
@@ -114,10 +115,12 @@ impl Privacy {
                     return Err(invalid("clip must be a number above 0"));
                 }
                 let rate = (batch as f64 / units as f64).min(1.0);
-                (rate, schedule.steps(units), Some((schedule, clip, units)))
+                let (steps, all) = schedule
+                    .steps(units)
+                    .ok_or_else(|| invalid("units, epochs and rounds are more steps than can be counted"))?;
+                (rate, all, Some(NoisyTraining { clip, units, steps, rest: all }))
             }
         };
-        let unusable = |e: AccountError| invalid(e);
         let asked = Calibration {
             epsilon: section.epsilon,
             delta: section.delta,
@@ -125,7 +128,7 @@ impl Privacy {
             steps,
             records: section.units,
         };
-        let sigma = asked.solve().map_err(unusable)?.sigma;
+        let sigma = asked.solve().map_err(invalid)?.sigma;
         let model = match training {
             Some(_) => Event::PoissonGaussian { rate: asked.rate, sigma, steps },
             None => Event::Gaussian { sigma, count: 1 },
@@ -150,9 +153,9 @@ impl Privacy {
 
     /// What a site is asked to pay in a round of training, from 1.
     pub fn round_spec(&self, round: u32) -> PrivacySpec {
-        let training = self.training.map(|(schedule, clip, units)| {
-            let (all, each) = (schedule.steps(units), schedule.steps_a_round(units));
-            NoisyTraining { clip, units, steps: each, rest: all - each * u64::from(round.saturating_sub(1)) }
+        let training = self.training.clone().map(|first| {
+            let rest = first.rest - first.steps * u64::from(round.saturating_sub(1));
+            NoisyTraining { rest, ..first }
         });
         PrivacySpec { training, ..self.model_spec() }
     }
@@ -161,12 +164,17 @@ impl Privacy {
         PrivacySpec { unit: self.section.unit.clone(), delta: self.section.delta, event, training: None }
     }
 
+    /// Everything a run draws noise for.
+    pub fn events(&self) -> Vec<Event> {
+        [Some(self.model), self.metrics].into_iter().flatten().collect()
+    }
+
     /// What the whole run costs each site.
     ///
     /// # Errors
     /// Parameters that no accountant takes.
     pub fn cost(&self) -> Result<Cost, Error> {
-        let events: Vec<Event> = [Some(self.model), self.metrics].into_iter().flatten().collect();
+        let events = self.events();
         let account = events.iter().copied().collect::<Composition>().account(self.section.delta);
         let account = account.map_err(invalid)?;
         // One event on a fresh data set is let in by its loss distribution; with more, the Rényi sum decides.
@@ -193,17 +201,14 @@ impl Privacy {
 }
 
 impl Schedule {
-    fn steps_a_round(self, units: u64) -> u64 {
+    /// Steps a round and in all, unless they are too many to count.
+    fn steps(self, units: u64) -> Option<(u64, u64)> {
         match self {
-            Self::Once => 1,
-            Self::Training { batch, epochs, .. } => (units * epochs).div_ceil(batch).max(1),
-        }
-    }
-
-    fn steps(self, units: u64) -> u64 {
-        match self {
-            Self::Once => 1,
-            Self::Training { rounds, .. } => self.steps_a_round(units) * rounds,
+            Self::Once => Some((1, 1)),
+            Self::Training { batch, epochs, rounds } => {
+                let each = units.checked_mul(epochs)?.div_ceil(batch).max(1);
+                Some((each, each.checked_mul(rounds)?))
+            }
         }
     }
 }
@@ -247,11 +252,13 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_refused() {
         let training = Schedule::Training { batch: 1, epochs: 1, rounds: 1 };
+        let many = Schedule::Training { batch: 1, epochs: 3, rounds: 1 };
         for (text, schedule, part) in [
             ("epsilon = 1\ndelta = 1e-5\nclip = 1.0", Schedule::Once, "clip"),
             ("epsilon = 1\ndelta = 1e-5", training, "units"),
             ("epsilon = 1\ndelta = 1e-5\nunits = 100", training, "clip"),
             ("epsilon = 1\ndelta = 1e-5\nunits = 100\nclip = 0.0", training, "clip"),
+            ("epsilon = 1\ndelta = 1e-5\nclip = 1.0\nunits = 9000000000000000000", many, "more steps"),
             ("epsilon = 1\ndelta = 0.1\nunits = 100", Schedule::Once, "delta"),
             ("epsilon = 1\ndelta = 0.0", Schedule::Once, "delta"),
             ("epsilon = 1\ndelta = 1e-5\nevaluate = 0.0", Schedule::Once, "evaluate"),

@@ -187,6 +187,15 @@ pub struct LocalScores {
     pub sites_measured: usize,
 }
 
+impl LocalScores {
+    /// Of what was measured of each; none where nothing was.
+    pub fn of(accuracies: &[f64]) -> Option<Self> {
+        let sites_measured = accuracies.len();
+        let mean_accuracy = accuracies.iter().sum::<f64>() / sites_measured as f64;
+        (sites_measured > 0).then_some(Self { mean_accuracy, sites_measured })
+    }
+}
+
 /// One site's part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {

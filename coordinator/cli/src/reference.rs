@@ -167,9 +167,7 @@ pub(crate) fn locals(
         let (confusion, _) = measure(card, &own, &dataset.subset(&test))?;
         accuracies.extend(confusion.accuracy());
     }
-    let n = accuracies.len();
-    Ok((n > 0)
-        .then(|| LocalScores { mean_accuracy: accuracies.iter().sum::<f64>() / n as f64, sites_measured: n }))
+    Ok(LocalScores::of(&accuracies))
 }
 
 /// The model that a site's own rows give.

@@ -114,7 +114,7 @@ impl LlmConfig {
             return wrong("model", "it is empty");
         }
         match self.kind {
-            Kind::Endpoint => self.settings(None).map(|_| ()),
+            Kind::Endpoint => self.settings(None)?.check().map(drop),
             Kind::Embedded if self.base_url.is_some() => {
                 wrong("base_url", "an embedded model has none; write kind = \"endpoint\" to use a server")
             }
@@ -141,7 +141,7 @@ impl LlmConfig {
 
     fn settings(&self, key: Option<ApiKey>) -> Result<endpoint::Settings, Error> {
         let missing = |key: &str| Error::invalid(format!("[llm] {key}: kind = \"endpoint\" needs it"));
-        let settings = endpoint::Settings {
+        Ok(endpoint::Settings {
             base_url: self.base_url.clone().ok_or_else(|| missing("base_url"))?,
             model: self.model.clone().ok_or_else(|| missing("model"))?,
             key,
@@ -150,9 +150,7 @@ impl LlmConfig {
             attempts: self.attempts,
             allow_plaintext: self.allow_plaintext,
             price: self.price_in.zip(self.price_out).map(|(input, output)| Price { input, output }),
-        };
-        settings.check()?;
-        Ok(settings)
+        })
     }
 }
 

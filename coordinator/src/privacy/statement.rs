@@ -9,8 +9,6 @@ use crate::error::Error;
 
 /// The longest statement, bytes: a run of many reservations has many events.
 const LONGEST: usize = 1 << 20;
-/// First line of what is signed.
-const HEADER: &[u8] = b"sheaf-spend-statement-1\n";
 
 /// A statement as it came. It can be checked again at any time, by anyone who has the authority's certificate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,18 +41,15 @@ impl Spend {
         site: &SiteName,
         authority: &[u8],
     ) -> Result<Self, Error> {
-        let invalid =
-            |e: &dyn std::fmt::Display| Error::invalid(format!("the statement of spent privacy: {e}"));
         if message.statement.len() > LONGEST || message.credentials.len() > LONGEST {
-            return Err(invalid(&"it is too long"));
+            return Err(invalid("it is too long"));
         }
-        let credentials: Credentials =
-            serde_json::from_slice(&message.credentials).map_err(|e| invalid(&e))?;
-        let text = String::from_utf8(message.statement.to_vec()).map_err(|e| invalid(&e))?;
+        let credentials: Credentials = serde_json::from_slice(&message.credentials).map_err(invalid)?;
+        let text = String::from_utf8(message.statement.to_vec()).map_err(invalid)?;
         let signed = SignedStatement { text, signature: hex::encode(&message.signature), credentials };
         let statement = signed.check(site, authority)?;
         if statement.run.as_str() != run_id {
-            return Err(invalid(&format!("it is about run {}", statement.run)));
+            return Err(invalid(format!("it is about run {}", statement.run)));
         }
         Ok(Self { statement, signed })
     }
@@ -71,18 +66,18 @@ impl SignedStatement {
     /// # Errors
     /// [`crate::error::Class::Invalid`].
     pub fn check(&self, site: &SiteName, authority: &[u8]) -> Result<Statement, Error> {
-        let invalid =
-            |e: &dyn std::fmt::Display| Error::invalid(format!("the statement of spent privacy: {e}"));
-        let signer = self.credentials.site(authority).map_err(|e| invalid(&e))?;
+        let signer = self.credentials.site(authority).map_err(invalid)?;
         if signer != *site {
-            return Err(invalid(&format!("site {signer} signed it, not {site}")));
+            return Err(invalid(format!("site {signer} signed it, not {site}")));
         }
-        let signature = hex::decode(&self.signature).map_err(|e| invalid(&e))?;
+        let signature = hex::decode(&self.signature).map_err(invalid)?;
         if !self.credentials.verify(self.text.as_bytes(), &signature) {
-            return Err(invalid(&"its signature does not hold"));
+            return Err(invalid("its signature does not hold"));
         }
-        let body =
-            self.text.as_bytes().strip_prefix(HEADER).ok_or_else(|| invalid(&"it lacks its header"))?;
-        serde_json::from_slice(body).map_err(|e| invalid(&e))
+        Statement::from_bytes(self.text.as_bytes()).map_err(invalid)
     }
+}
+
+fn invalid(error: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("the statement of spent privacy: {error}"))
 }

@@ -268,7 +268,7 @@ fn run_privacy(privacy: &Privacy) -> RunPrivacy {
         epsilon: privacy.section.epsilon.get(),
         evaluate: privacy.section.evaluate.map(Epsilon::get),
         delta: privacy.section.delta.get(),
-        events: [Some(privacy.model), privacy.metrics].into_iter().flatten().collect(),
+        events: privacy.events(),
     }
 }
 

@@ -154,7 +154,7 @@ impl RunHandle {
             let (plan, blobs, version) = (&handle.plan, &handle.blobs, handle.run().version);
             let (run_id, authority) = (&handle.id, &handle.authority);
             let context = Context { plan, blobs, members: &[], run_id, version, authority };
-            let Priced { privacy } = serde_json::from_slice(&blobs.get(&phase.spec)?)?;
+            let Priced { privacy } = blobs.document(&phase.spec)?;
             // Of a secure sum's stages, the one with the noised vector is paid for.
             let pays = secure::parse(&phase.name).is_none_or(|(_, stage)| stage == Stage::MaskedInput);
             if privacy.is_some() && pays && !paid {

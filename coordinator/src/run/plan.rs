@@ -134,11 +134,25 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duratio
 const SECTIONS: [&str; 7] = ["run", "data", "schema", "partition", "evaluate", "simulate", "privacy"];
 
 impl Plan {
-    /// Reads and checks a plan's text.
+    /// Reads and checks a plan's text. With `[privacy]` it takes a second: the noise is sought.
     ///
     /// # Errors
     /// [`crate::error::Class::Invalid`] with the place and the cause.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        let (mut plan, privacy) = Self::read(text)?;
+        if let Some(section) = privacy {
+            let schedule = workload::named(&plan.run.workload)?.schedule(&plan)?;
+            plan.privacy = Some(Privacy::resolve(section, schedule)?);
+        }
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// Reads a plan's text without a look at what it asks for: the plan has no `privacy` yet, the section is beside it.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Invalid`] with the place and the cause.
+    pub fn read(text: &str) -> Result<(Self, Option<PrivacySection>), Error> {
         let mut table: toml::Table = text
             .parse()
             .map_err(|e: toml::de::Error| Error::invalid(format!("the plan is not TOML: {e}")))?;
@@ -146,8 +160,8 @@ impl Plan {
             .ok_or_else(|| Error::invalid("the plan has no [run] section; it needs name and workload"))?;
         let mut schema = section(&mut table, "schema")?.unwrap_or_default();
         pin_backbone(&mut schema)?;
-        let privacy: Option<PrivacySection> = section(&mut table, "privacy")?;
-        let mut plan = Self {
+        let privacy = section(&mut table, "privacy")?;
+        let plan = Self {
             data: section(&mut table, "data")?,
             schema,
             partition: section(&mut table, "partition")?,
@@ -165,13 +179,7 @@ impl Plan {
                 plan.run.workload,
             )));
         }
-        let workload = workload::named(&plan.run.workload)?;
-        plan.privacy = match privacy {
-            Some(section) => Some(Privacy::resolve(section, workload.schedule(&plan)?)?),
-            None => None,
-        };
-        plan.check()?;
-        Ok(plan)
+        Ok((plan, privacy))
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -15,6 +15,7 @@ use object_store::{
     GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt as _, local::LocalFileSystem,
     path::Path as ObjectPath,
 };
+use serde::de::DeserializeOwned;
 use sheaf_proto::BlobId;
 use sheaf_transport::{digest::blob_id, transfer::read_chunk};
 use tokio::io::AsyncReadExt as _;
@@ -102,6 +103,11 @@ impl BlobStore {
                 "blob {id} is damaged on disk; restore the blobs folder from a backup"
             )))
         }
+    }
+
+    /// Reads a blob that is a JSON document.
+    pub fn document<T: DeserializeOwned>(&self, id: &BlobId) -> Result<T, Error> {
+        Ok(serde_json::from_slice(&self.get(id)?)?)
     }
 
     /// The first bytes of a blob, without a look at its digest.

@@ -125,21 +125,21 @@ impl Workload for Afl {
         answer: &Path,
     ) -> Result<(), Error> {
         if secure::is_stage(&phase.name) {
-            return secure::check_result(context, phase, site, answer);
+            return super::secure::check_result(context, phase, site, &fs::read(answer)?);
         }
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match phase.name.as_str() {
             SURVEY => check_survey(&bytes).map_err(|e| refused(&e)),
             SUMS => {
-                let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+                let spec: SumsSpec = context.blobs.document(&phase.spec)?;
                 match &spec.privacy {
                     Some(_) => NoisedSums::decode(&bytes, &shape(&spec)).map(drop).map_err(|e| refused(&e)),
                     None => codec::check(&bytes, &shape(&spec)).map(drop).map_err(|e| refused(&e)),
                 }
             }
             EVALUATE => {
-                let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+                let spec: EvaluateSpec = context.blobs.document(&phase.spec)?;
                 let evaluation: Evaluation = serde_json::from_slice(&bytes).map_err(|e| refused(&e))?;
                 check_evaluation(&evaluation, spec.sums.encoding.classes.len()).map_err(|e| refused(&e))
             }
@@ -201,7 +201,7 @@ fn surveyed<'a>(
 }
 
 /// Whether the sites measure the model: always, but where noise on the figures would have to be paid for and is not.
-fn measures(plan: &Plan) -> bool {
+pub(super) fn measures(plan: &Plan) -> bool {
     plan.privacy.as_ref().is_none_or(|privacy| privacy.metrics.is_some())
 }
 
@@ -223,7 +223,7 @@ pub(super) fn outcome<T: serde::de::DeserializeOwned>(
     blobs: &BlobStore,
     phase: &PhaseOutput,
 ) -> Result<T, Error> {
-    Ok(serde_json::from_slice(&blobs.get(&phase.output)?)?)
+    blobs.document(&phase.output)
 }
 
 fn shape(spec: &SumsSpec) -> SumsShape {
@@ -303,7 +303,7 @@ pub(super) fn reduce_survey(
 ) -> Result<SurveyOutcome, Error> {
     let mut merged: Option<Survey> = None;
     for (site, blob) in answers.contributions {
-        let survey: Survey = serde_json::from_slice(&context.blobs.get(blob)?)?;
+        let survey: Survey = context.blobs.document(blob)?;
         match &mut merged {
             None => merged = Some(survey),
             Some(merged) => merged.merge(&survey).map_err(|e| {
@@ -318,7 +318,7 @@ pub(super) fn reduce_survey(
 }
 
 fn reduce_sums(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
-    let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
+    let spec: SumsSpec = context.blobs.document(&answers.phase.spec)?;
     let shape = shape(&spec);
     let options = AflOptions::of(context.plan)?;
     let Solved { weights, lambda, merged, rows } = if let Some(privacy) = &spec.privacy {
@@ -419,7 +419,7 @@ pub(super) fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) ->
     let mut sites = BTreeMap::new();
     let (mut federated, mut scores): (Option<Confusion>, Option<ScoreHistogram>) = (None, None);
     for (site, blob) in answers.contributions {
-        let evaluation: Evaluation = serde_json::from_slice(&context.blobs.get(blob)?)?;
+        let evaluation: Evaluation = context.blobs.document(blob)?;
         let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("figures of site {site}: {e}"));
         if let Some(confusion) = &evaluation.federated {
             match &mut federated {
@@ -489,10 +489,7 @@ fn publish(
             .as_ref()
             .filter(|confusion| confusion.rows() > 0)
             .map(|confusion| Scores::from_confusion(confusion, auc, &classes, "sites")),
-        local: (!local.is_empty()).then(|| LocalScores {
-            mean_accuracy: local.iter().sum::<f64>() / local.len() as f64,
-            sites_measured: local.len(),
-        }),
+        local: LocalScores::of(&local),
         classes,
         sites,
         backend: backends(evaluation),

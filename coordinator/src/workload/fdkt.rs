@@ -21,7 +21,12 @@ use sheaf_proto::{
 };
 use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
-use super::{Answers, Context, Publication, SitePublication, Workload, afl::outcome, question};
+use super::{
+    Answers, Context, Publication, SitePublication, Workload,
+    afl::{measures, outcome},
+    fedavg::check_adapter,
+    question,
+};
 use crate::{
     error::Error,
     privacy::{Privacy, Schedule},
@@ -132,9 +137,7 @@ impl FdktOptions {
         if !(options.lambda.is_finite() && options.lambda > 0.0) || options.private_weight == 0 {
             return Err(refuse("lambda must be above 0 and private_weight at least 1"));
         }
-        if options.lora.rank == 0 || options.lora.rank > 256 || options.lora.targets.is_empty() {
-            return Err(refuse("lora needs a rank of 1 to 256 and at least one target, such as \"q_proj\""));
-        }
+        check_adapter(&options.lora).map_err(refuse)?;
         if !(8..=2048).contains(&options.max_tokens) {
             return Err(refuse("max_tokens must be 8 to 2048"));
         }
@@ -224,7 +227,7 @@ impl Workload for Fdkt {
             TRANSFER => {
                 let mut sites = BTreeMap::new();
                 for (site, blob) in answers.contributions {
-                    sites.insert(site.clone(), serde_json::from_slice(&context.blobs.get(blob)?)?);
+                    sites.insert(site.clone(), context.blobs.document(blob)?);
                 }
                 Ok(serde_json::to_vec(&Worth { sites })?)
             }
@@ -248,11 +251,6 @@ impl Workload for Fdkt {
         };
         Ok(publication(context, &outcome(context.blobs, pool)?, &worth))
     }
-}
-
-/// Whether the sites measure: always, but where noise on the figures would have to be paid for and is not.
-fn measures(plan: &Plan) -> bool {
-    plan.privacy.as_ref().is_none_or(|privacy| privacy.metrics.is_some())
 }
 
 fn classes(plan: &Plan) -> &[String] {
@@ -377,10 +375,7 @@ fn publication(context: &Context<'_>, pool: &Pool, worth: &Worth) -> Publication
         weight_sha256: pool.sha256.clone(),
         dim: pool.sites.values().map(|funnel| funnel.kept).sum(),
         test: scores(Arm::Transfer),
-        local: (!local.is_empty()).then(|| LocalScores {
-            mean_accuracy: local.iter().sum::<f64>() / local.len() as f64,
-            sites_measured: local.len(),
-        }),
+        local: LocalScores::of(&local),
         sites: sites.collect(),
         backend: "cpu".to_owned(),
         rounds: Vec::new(),

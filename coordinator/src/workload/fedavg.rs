@@ -19,6 +19,7 @@ use sheaf_proto::{
 
 use sheaf_transport::identity::SiteName;
 
+pub(super) use options::check_adapter;
 pub use options::{FedavgOptions, HeadKind};
 
 use super::{Answers, Context, Publication, Workload, afl};
@@ -82,7 +83,7 @@ impl Workload for Fedavg {
         answer: &Path,
     ) -> Result<(), Error> {
         if secure::is_stage(&phase.name) {
-            return secure::check_result(context, phase, site, answer);
+            return super::secure::check_result(context, phase, site, &fs::read(answer)?);
         }
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));

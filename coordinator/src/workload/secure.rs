@@ -28,7 +28,7 @@ use super::{Answers, Context, question};
 use crate::{
     error::Error,
     run::{
-        event::{PhaseOutput, PhaseSpec},
+        event::{Next, PhaseOutput, PhaseSpec},
         plan::Plan,
     },
 };
@@ -69,7 +69,7 @@ pub struct SecureSum<'a, S> {
 
 /// How far a sum is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Progress {
+enum Progress {
     /// The next stage.
     Ask(PhaseSpec),
     /// It is open.
@@ -145,7 +145,7 @@ impl<S: Serialize> SecureSum<'_, S> {
     ///
     /// # Errors
     /// [`crate::error::Class::Invalid`] for a sum that cannot be: too few sites, values that do not fit in 64 bits.
-    pub fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Progress, Error> {
+    fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Progress, Error> {
         let last = outputs.iter().rev().find_map(|output| match parse(&output.name) {
             Some((base, stage)) if base == self.base => Some((output, stage)),
             _ => None,
@@ -160,6 +160,17 @@ impl<S: Serialize> SecureSum<'_, S> {
                 .opened(context)?
                 .map(Progress::Done)
                 .ok_or_else(|| Error::bug(format!("phase {} has opened nothing", output.name))),
+        }
+    }
+
+    /// The next stage, for a workload that knows the sum not to be open.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn collect(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
+        match self.next(context, outputs)? {
+            Progress::Ask(phase) => Ok(Next::Collect(phase)),
+            Progress::Done(_) => Err(Error::bug(format!("{} is open and is asked for again", self.base))),
         }
     }
 
@@ -295,12 +306,12 @@ pub fn merged_blobs(context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<B
     if parse(&output.name).is_none() || !context.blobs.contains(&output.output) {
         return Ok(Vec::new());
     }
-    let StageOutcome { state, register, common, own, opened, .. } = outcome(context, output)?;
+    let StageOutcome { state, register, common, own, opened, .. } = context.blobs.document(&output.output)?;
     Ok([state, register].into_iter().chain(common).chain(own.into_values()).chain(opened).collect())
 }
 
 fn outcome(context: &Context<'_>, output: &PhaseOutput) -> Result<StageOutcome, Error> {
-    Ok(serde_json::from_slice(&context.blobs.get(&output.output)?)?)
+    context.blobs.document(&output.output)
 }
 
 fn spec(context: &Context<'_>, phase: &PhaseSpec) -> Result<SecureSpec, Error> {
@@ -308,8 +319,16 @@ fn spec(context: &Context<'_>, phase: &PhaseSpec) -> Result<SecureSpec, Error> {
     struct Stage {
         secure: SecureSpec,
     }
-    let Stage { secure } = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+    let Stage { secure } = context.blobs.document(&phase.spec)?;
     Ok(secure)
+}
+
+/// What to say of a total that cannot be; `what` was summed.
+pub fn false_total(what: &str, error: impl std::fmt::Display) -> Error {
+    Error::invalid(format!(
+        "the total of the sites' {what} cannot be: {error}. One of the sites sent a false vector, and secure aggregation hides \
+         which; find out with a run without it, or withdraw sites"
+    ))
 }
 
 fn refused(error: SecAggError) -> Error {

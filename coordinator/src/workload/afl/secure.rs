@@ -1,8 +1,15 @@
 //! The sums and the evaluation as secure sums: the coordinator learns the total of all sites' sums alone, and from it makes
 //! the model that it would have made of the single ones, to the bit; of the figures it learns those of all sites together.
 
-use std::path::Path;
-
+use super::{AflOptions, EvaluationOutcome, Solved, SumsOutcome, private, shape};
+use crate::{
+    error::Error,
+    run::event::{Next, PhaseOutput},
+    workload::{
+        Answers, Context, SitePublication,
+        secure::{self, SecureSum, StageOutcome},
+    },
+};
 use serde::Serialize;
 use sheaf_analytic::{Sums, SumsShape, codec, solve};
 use sheaf_proto::{
@@ -12,17 +19,6 @@ use sheaf_proto::{
     secure::parse,
 };
 use sheaf_secagg::Stage;
-use sheaf_transport::identity::SiteName;
-
-use super::{AflOptions, EvaluationOutcome, Solved, SumsOutcome, private, shape};
-use crate::{
-    error::Error,
-    run::event::{Next, PhaseOutput, PhaseSpec},
-    workload::{
-        Answers, Context, SitePublication,
-        secure::{self, Progress, SecureSum, StageOutcome},
-    },
-};
 
 /// A sum over all sites goes no further.
 const LARGEST_SUM: u64 = 1 << 62;
@@ -83,10 +79,7 @@ pub(super) fn ask(context: &Context<'_>, spec: &SumsSpec, outputs: &[PhaseOutput
         inputs: &[],
         sites: None,
     };
-    match sum.next(context, outputs)? {
-        Progress::Ask(phase) => Ok(Next::Collect(phase)),
-        Progress::Done(_) => Err(Error::bug("the sums are open and are asked for again")),
-    }
+    sum.collect(context, outputs)
 }
 
 /// Asks for the next stage of the evaluation.
@@ -110,10 +103,7 @@ pub(super) fn ask_evaluation(
         inputs: &[model],
         sites: None,
     };
-    match sum.next(context, outputs)? {
-        Progress::Ask(phase) => Ok(Next::Collect(phase)),
-        Progress::Done(_) => Err(Error::bug("the figures are open and are asked for again")),
-    }
+    sum.collect(context, outputs)
 }
 
 /// The largest element of a site's vector. Where the plan's rows would not fit, fewer do: a site whose numbers are
@@ -123,29 +113,20 @@ fn largest(shape: &SumsShape, max_rows: u64, sites: usize) -> u64 {
     shape.vector_bound(max_rows).map_or(room, |bound| bound.min(room))
 }
 
-pub(super) fn check_result(
-    context: &Context<'_>,
-    phase: &PhaseSpec,
-    site: &SiteName,
-    answer: &Path,
-) -> Result<(), Error> {
-    secure::check_result(context, phase, site, &std::fs::read(answer)?)
-}
-
 pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
     let stage = secure::reduce(context, answers)?;
     match stage.opened(context)? {
         None => Ok(serde_json::to_vec(&stage)?),
         Some(opened) if matches!(parse(&answers.phase.name), Some((EVALUATE, _))) => {
-            let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
-            let untrue = |e| Error::invalid(format!("the total of the sites' figures cannot be: {e}"));
+            let spec: EvaluateSpec = context.blobs.document(&answers.phase.spec)?;
+            let untrue = |e| secure::false_total("figures", e);
             let (federated, scores) = spec.from_vector(&opened.values).map_err(untrue)?;
             let figures = EvaluationOutcome { federated: Some(federated), scores, ..Default::default() };
             Ok(serde_json::to_vec(&Measured { stage, figures })?)
         }
         Some(opened) => {
             // The stage beside it is not looked at.
-            let spec: SumsSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
+            let spec: SumsSpec = context.blobs.document(&answers.phase.spec)?;
             let least = stage.least();
             let sums = model(context, &spec, opened, least)?;
             Ok(serde_json::to_vec(&Opened { stage, sums })?)
@@ -179,14 +160,9 @@ fn model(
 
 fn exact(spec: &SumsSpec, values: Vec<i64>, options: &AflOptions) -> Result<Solved, Error> {
     let shape = shape(spec);
-    let untrue = |e: &dyn std::fmt::Display| {
-        Error::invalid(format!(
-            "the total of the sites' sums cannot be: {e}. One of the sites sent a false vector, and secure aggregation \
-             hides which; find out with a run without it, or withdraw sites"
-        ))
-    };
-    let sums = Sums::from_vector(&shape, values).map_err(|e| untrue(&e))?;
-    sums.validate(shape.max_abs).map_err(|e| untrue(&e))?;
+    let untrue = |e| secure::false_total("sums", e);
+    let sums = Sums::from_vector(&shape, values).map_err(untrue)?;
+    sums.validate(shape.max_abs).map_err(untrue)?;
     let weights = solve(&sums, options.lambda).map_err(|e| Error::invalid(e.to_string()))?;
     Ok(Solved { weights, lambda: options.lambda, merged: codec::encode(&sums), rows: Some(sums.rows()) })
 }
@@ -210,6 +186,7 @@ mod tests {
     use sheaf_analytic::{Featurizer, GramAccumulator};
     use sheaf_data::{Encoding, Inputs};
     use sheaf_proto::secure::{STAGES, SecureSpec, phase};
+    use sheaf_transport::identity::SiteName;
     use tempfile::TempDir;
 
     use super::*;

@@ -186,17 +186,8 @@ impl FedavgOptions {
                 "head = \"lora\" needs lora = { rank = 8, alpha = 16, targets = [\"q_proj\", \"v_proj\"] }",
             );
         };
-        if adapter.rank == 0 || adapter.rank > 256 {
-            return refuse(format!("lora.rank must be 1 to 256, not {}", adapter.rank));
-        }
-        if !(adapter.alpha.is_finite() && adapter.alpha > 0.0) {
-            return refuse(format!("lora.alpha must be above 0, not {}", adapter.alpha));
-        }
-        if !(0.0..1.0).contains(&adapter.dropout) {
-            return refuse(format!("lora.dropout must be at least 0 and below 1, not {}", adapter.dropout));
-        }
-        if adapter.targets.is_empty() {
-            return refuse("lora.targets must name at least one module, such as \"q_proj\"");
+        if let Err(problem) = check_adapter(adapter) {
+            return refuse(problem);
         }
         if !(8..=8192).contains(&self.max_tokens()) {
             return refuse(format!("max_tokens must be 8 to 8192, not {}", self.max_tokens()));
@@ -271,6 +262,23 @@ impl FedavgOptions {
 
 fn refuse(problem: impl fmt::Display) -> Result<(), Error> {
     Err(Error::invalid(format!("[fedavg] {problem}")))
+}
+
+/// Refuses an adapter that no site could tune, saying which key of `lora` is wrong.
+pub(in crate::workload) fn check_adapter(adapter: &AdapterSpec) -> Result<(), String> {
+    if adapter.rank == 0 || adapter.rank > 256 {
+        return Err(format!("lora.rank must be 1 to 256, not {}", adapter.rank));
+    }
+    if !(adapter.alpha.is_finite() && adapter.alpha > 0.0) {
+        return Err(format!("lora.alpha must be above 0, not {}", adapter.alpha));
+    }
+    if !(0.0..1.0).contains(&adapter.dropout) {
+        return Err(format!("lora.dropout must be at least 0 and below 1, not {}", adapter.dropout));
+    }
+    if adapter.targets.is_empty() {
+        return Err("lora.targets must name at least one module, such as \"q_proj\"".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use sheaf_analytic::{
     Weights,
     metrics::{Confusion, ScoreHistogram},
@@ -81,24 +82,23 @@ fn takers(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<BTreeMap<Sit
     Ok(takers)
 }
 
+/// What an evaluation gave; nothing where the newest phase is none.
+fn figures<T: Default + DeserializeOwned>(context: &Context<'_>, newest: &PhaseOutput) -> Result<T, Error> {
+    match step(&newest.name)? {
+        Step::Evaluate(_) => outcome(context.blobs, newest),
+        _ => Ok(T::default()),
+    }
+}
+
 pub(super) fn publish(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
     let options = FedavgOptions::of(context.plan)?;
     let (rounds, last) = rounds(context, outputs, options.head)?;
     let last = last.ok_or_else(|| Error::bug("fedavg publishes after a round"))?;
-    let evaluation = outputs.last().ok_or_else(|| Error::bug("fedavg publishes after a phase"))?;
+    let newest = outputs.last().ok_or_else(|| Error::bug("fedavg publishes after a phase"))?;
     let takers = takers(context, outputs)?;
     let mut publication = match options.head {
-        HeadKind::Softmax => {
-            let measured = matches!(step(&evaluation.name)?, Step::Evaluate(_));
-            let figures =
-                if measured { outcome(context.blobs, evaluation)? } else { EvaluationOutcome::default() };
-            softmax(context, outputs, &last, &takers, &figures)?
-        }
-        HeadKind::Lora => {
-            let measured = matches!(step(&evaluation.name)?, Step::Evaluate(_));
-            let figures = if measured { outcome(context.blobs, evaluation)? } else { TextOutcome::default() };
-            adapter(context, &options, &last, &takers, &figures)?
-        }
+        HeadKind::Softmax => softmax(context, outputs, &last, &takers, &figures(context, newest)?)?,
+        HeadKind::Lora => adapter(context, &options, &last, &takers, &figures(context, newest)?)?,
     };
     publication.rounds = rounds;
     Ok(publication)
@@ -154,10 +154,7 @@ fn softmax(
             .as_ref()
             .filter(measured)
             .map(|confusion| Scores::from_confusion(confusion, auc, &classes, "sites")),
-        local: (!local.is_empty()).then(|| LocalScores {
-            mean_accuracy: local.iter().sum::<f64>() / local.len() as f64,
-            sites_measured: local.len(),
-        }),
+        local: LocalScores::of(&local),
         sites: sites.collect(),
         classes,
         backend: backends(evaluation),

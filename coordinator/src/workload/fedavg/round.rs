@@ -237,7 +237,7 @@ pub(super) fn ask_evaluation(
 
 /// Refuses an update that is not of the tensors that were asked for.
 pub(super) fn check_update(context: &Context<'_>, phase: &PhaseSpec, update: &Update) -> Result<(), Error> {
-    let spec: RoundSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+    let spec: RoundSpec = context.blobs.document(&phase.spec)?;
     if spec.privacy.is_some() != update.measured.is_none() {
         return Err(Error::invalid("rows and loss must be there, and must not be there under [privacy]"));
     }
@@ -278,7 +278,7 @@ pub(super) fn check_update(context: &Context<'_>, phase: &PhaseSpec, update: &Up
 
 /// Refuses figures that do not go with the question.
 pub(super) fn check_evaluation(context: &Context<'_>, phase: &PhaseSpec, bytes: &[u8]) -> Result<(), Error> {
-    let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&phase.spec)?)?;
+    let spec: EvaluateSpec = context.blobs.document(&phase.spec)?;
     let unreadable = |e: serde_json::Error| Error::invalid(e.to_string());
     match spec.head {
         Head::Softmax(rows) => {
@@ -293,7 +293,7 @@ pub(super) fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Res
     let decided = afl::reduce_survey(context, answers, &FedavgOptions::of(context.plan)?.afl())?;
     let mut sites = BTreeMap::new();
     for (site, blob) in answers.contributions {
-        let survey: Survey = serde_json::from_slice(&context.blobs.get(blob)?)?;
+        let survey: Survey = context.blobs.document(blob)?;
         let counts =
             decided.encoding.classes.iter().map(|class| survey.classes.get(class).copied().unwrap_or(0));
         sites.insert(site.clone(), counts.collect());
@@ -303,7 +303,7 @@ pub(super) fn reduce_survey(context: &Context<'_>, answers: &Answers<'_>) -> Res
 
 /// The mean of all updates by their rows, in the order of site names, one in memory at a time.
 pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
-    let spec: RoundSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
+    let spec: RoundSpec = context.blobs.document(&answers.phase.spec)?;
     let surveyed = match spec.head {
         Head::Softmax(_) => survey_of(context, answers.outputs)?.sites,
         Head::Lora(_) => BTreeMap::new(),
@@ -330,13 +330,13 @@ pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec
 }
 
 pub(super) fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
-    let spec: EvaluateSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
+    let spec: EvaluateSpec = context.blobs.document(&answers.phase.spec)?;
     match spec.head {
         Head::Softmax(_) => afl::reduce_evaluation(context, answers),
         Head::Lora(_) => {
             let mut sites = BTreeMap::new();
             for (site, blob) in answers.contributions {
-                sites.insert(site.clone(), serde_json::from_slice(&context.blobs.get(blob)?)?);
+                sites.insert(site.clone(), context.blobs.document(blob)?);
             }
             Ok(serde_json::to_vec(&TextOutcome { sites })?)
         }

@@ -1,8 +1,6 @@
 //! Rounds as secure sums: the coordinator learns the sum of the sites' parameters, each times its rows, and no site's. Under
 //! `[privacy]` every site weighs the same, since its number of records is private.
 
-use std::path::Path;
-
 use serde::Serialize;
 use sheaf_proto::{
     BlobId,
@@ -16,12 +14,12 @@ use super::round::{RoundOutcome, SiteShare, defect};
 use crate::{
     error::Error,
     run::{
-        event::{Next, PhaseOutput, PhaseSpec},
+        event::{Next, PhaseOutput},
         plan::Plan,
     },
     workload::{
         Answers, Context,
-        secure::{self, Progress, SecureSum, StageOutcome},
+        secure::{self, SecureSum, StageOutcome},
     },
 };
 
@@ -85,19 +83,7 @@ pub(super) fn ask(
         inputs: &[start],
         sites,
     };
-    match sum.next(context, outputs)? {
-        Progress::Ask(phase) => Ok(Next::Collect(phase)),
-        Progress::Done(_) => Err(Error::bug("a round's sum is open and is asked for again")),
-    }
-}
-
-pub(super) fn check_result(
-    context: &Context<'_>,
-    phase: &PhaseSpec,
-    site: &SiteName,
-    answer: &Path,
-) -> Result<(), Error> {
-    secure::check_result(context, phase, site, &std::fs::read(answer)?)
+    sum.collect(context, outputs)
 }
 
 pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>, start: BlobId) -> Result<Vec<u8>, Error> {
@@ -105,14 +91,9 @@ pub(super) fn reduce(context: &Context<'_>, answers: &Answers<'_>, start: BlobId
     let Some(opened) = stage.opened(context)? else {
         return Ok(serde_json::to_vec(&stage)?);
     };
-    let spec: RoundSpec = serde_json::from_slice(&context.blobs.get(&answers.phase.spec)?)?;
+    let spec: RoundSpec = context.blobs.document(&answers.phase.spec)?;
     let shapes = Parameters::decode(&context.blobs.get(&start)?).map_err(defect)?;
-    let untrue = |e: String| {
-        Error::invalid(format!(
-            "the total of the sites' updates cannot be: {e}. One of the sites sent a false vector, and secure aggregation \
-             hides which; find out with a run without it, or withdraw sites"
-        ))
-    };
+    let untrue = |e| secure::false_total("updates", e);
     let (mean, weight) = summed::mean(&shapes, &opened.values, &grid(context.plan)?).map_err(untrue)?;
     let unseen = SiteShare { rows: None, loss: None };
     let round = RoundOutcome {

@@ -1,6 +1,6 @@
 //! What a ledger tells people: `ledger show`, and the figures a site signs for the report.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 
 use super::{
     Broken, Cap, Charge, Digest, Head, Ledger, LedgerError, PrivacyUnit, Row, Rule, RunId, books::Books,
@@ -10,6 +10,9 @@ use crate::{
     Delta, Epsilon, Event,
     accountant::{Account, AccountError, Composition},
 };
+
+/// First line of what a site signs.
+const HEADER: &[u8] = b"sheaf-spend-statement-1\n";
 
 /// What was spent on a data set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,9 +77,19 @@ impl Statement {
     /// # Errors
     /// None in practice: all fields have a JSON form.
     pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let mut bytes = b"sheaf-spend-statement-1\n".to_vec();
+        let mut bytes = HEADER.to_vec();
         serde_json::to_writer(&mut bytes, self)?;
         Ok(bytes)
+    }
+
+    /// Reads what [`Self::to_bytes`] gives.
+    ///
+    /// # Errors
+    /// Bytes without the header line, or with another document after it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let body =
+            bytes.strip_prefix(HEADER).ok_or_else(|| serde_json::Error::custom("it lacks its header"))?;
+        serde_json::from_slice(body)
     }
 }
 
