@@ -276,7 +276,9 @@ impl Worker {
             self.shared.config.data.get(&task.dataset).cloned().ok_or_else(|| {
                 AgentError::Denied(format!("this site has no data set \"{}\"", task.dataset))
             })?;
-        let (shared, task, cancel) = (Arc::clone(&self.shared), task.clone(), cancel.clone());
+        let (shared, task, cancel) = (Arc::clone(&self.shared), task.clone(), cancel.child_token());
+        // Who does not wait for the answer any more, as a process that ends, must not have to wait for the computation.
+        let _ends_with_this = cancel.clone().drop_guard();
         tokio::task::spawn_blocking(move || {
             let config = &shared.config;
             let owner = (!config.cache_shared).then_some(task.dataset.as_str());
