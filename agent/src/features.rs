@@ -62,6 +62,29 @@ pub fn open(
     })
 }
 
+/// What a backbone makes of texts, `[texts, dim]` row by row. Nothing is kept: for texts that are nobody's records.
+///
+/// # Errors
+/// As for [`open`].
+pub fn embed(
+    texts: &[&str],
+    backbone: &Backbone,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(usize, Vec<f32>), AgentError> {
+    models::check_hash(&backbone.model, backbone.sha256.as_deref())?;
+    let extractor = backbone::loaded(backbone, resources.assets, &resources.compute()?)?;
+    let extractor = extractor.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut values = Vec::with_capacity(texts.len() * extractor.dim());
+    for block in texts.chunks(BLOCK) {
+        if cancelled() {
+            return Err(AgentError::Cancelled);
+        }
+        values.extend(extractor.texts(block)?);
+    }
+    Ok((extractor.dim(), values))
+}
+
 /// The second half of [`open`], for records that are in memory already.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     error::Error,
     fleet::Fleet,
+    models::{LocalModels, Models},
     home::{Config, Home},
     identity::{Admitted, authority::Authority, enrolment::EnrolmentDesk, signer::Signer},
     run::{
@@ -50,11 +51,17 @@ pub struct Hub {
     runs: RwLock<BTreeMap<Arc<str>, RunHandle>>,
     checks: Arc<Semaphore>,
     drivers: TaskTracker,
+    models: Arc<Models>,
 }
 
 impl Hub {
-    /// Opens a home and goes on with every run where its journal ends.
-    pub fn open(home: &Home, clock: Clock, shutdown: CancellationToken) -> Result<Arc<Self>, Error> {
+    /// Opens a home and goes on with every run where its journal ends. `local` are the models of this process.
+    pub fn open(
+        home: &Home,
+        clock: Clock,
+        shutdown: CancellationToken,
+        local: Arc<dyn LocalModels>,
+    ) -> Result<Arc<Self>, Error> {
         let config = home.config()?;
         let database = Database::open(&home.database())?;
         let admitted = Arc::new(Admitted::new(database.admitted_serials()?));
@@ -72,6 +79,7 @@ impl Hub {
             runs: RwLock::default(),
             checks: Arc::new(Semaphore::new(CHECKS)),
             drivers: TaskTracker::new(),
+            models: Arc::new(Models::new(home, config.llm.clone(), local)),
             config,
             database,
             desk,
@@ -109,6 +117,7 @@ impl Hub {
             clock: self.clock.clone(),
             checks: Arc::clone(&self.checks),
             authority: Arc::from(&self.desk.authority.certificate()[..]),
+            models: Arc::clone(&self.models),
             shutdown: self.shutdown.clone(),
             drivers: self.drivers.clone(),
         };

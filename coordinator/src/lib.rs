@@ -19,6 +19,7 @@ pub mod home;
 pub mod hub;
 pub mod identity;
 pub mod llm;
+pub mod models;
 pub mod privacy;
 pub mod report;
 pub mod rpc;

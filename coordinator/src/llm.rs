@@ -48,6 +48,12 @@ pub trait Llm: Send + Sync {
         1
     }
 
+    /// Whether the model does what it is asked: judges samples, keeps to a layout. One that does not can still go on with a
+    /// text ([`Form::Continue`]).
+    fn follows_instructions(&self) -> bool {
+        true
+    }
+
     /// What this process has used of the model so far.
     fn totals(&self) -> Totals {
         Totals::default()
@@ -68,6 +74,9 @@ impl<L: Llm + ?Sized> Llm for Arc<L> {
     fn concurrency(&self) -> usize {
         (**self).concurrency()
     }
+    fn follows_instructions(&self) -> bool {
+        (**self).follows_instructions()
+    }
     fn totals(&self) -> Totals {
         (**self).totals()
     }
@@ -81,8 +90,10 @@ impl<L: Llm + ?Sized> Llm for Arc<L> {
 pub struct Prompt {
     /// Instructions that stand above the question.
     pub system: Option<String>,
-    /// The question.
+    /// The question, or the text to go on with.
     pub user: String,
+    /// Which of the two it is.
+    pub form: Form,
     /// How the answer is drawn.
     pub options: Sampling,
     /// Which of several answers to the same question this is, from 0.
@@ -92,7 +103,12 @@ pub struct Prompt {
 impl Prompt {
     /// A question without instructions, answered as text under [`Sampling::default`].
     pub fn new(user: impl Into<String>) -> Self {
-        Self { system: None, user: user.into(), options: Sampling::default(), sample: 0 }
+        Self { system: None, user: user.into(), form: Form::Ask, options: Sampling::default(), sample: 0 }
+    }
+
+    /// A text to go on with.
+    pub fn to_continue(text: impl Into<String>) -> Self {
+        Self { form: Form::Continue, ..Self::new(text) }
     }
 
     /// The seed for this sample: the one of the options moved on by the sample's index, since a model that obeys its
@@ -113,11 +129,23 @@ impl Prompt {
             format!("top_p {top_p}: it must be above 0 and at most 1")
         } else if max_tokens == 0 {
             "max_tokens 0: it must be at least 1".to_owned()
+        } else if self.options.stop.as_ref().is_some_and(String::is_empty) {
+            "an empty stop: every answer would end at once".to_owned()
         } else {
             return Ok(());
         };
         Err(LlmError::Refused { what: format!("a prompt has {wrong}") })
     }
+}
+
+/// What is wanted of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// An answer.
+    Ask,
+    /// That it goes on with a text where it ends. A server that only answers is asked to.
+    Continue,
 }
 
 /// How an answer is drawn.
@@ -131,6 +159,8 @@ pub struct Sampling {
     pub max_tokens: u32,
     /// Makes the draw repeatable on models that can.
     pub seed: Option<u64>,
+    /// A text that ends the answer and does not belong to it.
+    pub stop: Option<String>,
     /// What the answer must look like.
     pub format: Format,
 }
@@ -138,7 +168,14 @@ pub struct Sampling {
 impl Default for Sampling {
     /// The whole distribution as it is, up to 1024 tokens of text.
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, max_tokens: 1024, seed: None, format: Format::Text }
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            max_tokens: 1024,
+            seed: None,
+            stop: None,
+            format: Format::Text,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod bundle;
 mod html;
+mod transfer;
 
 use serde::{Deserialize, Serialize};
 use sheaf_data::Backbone;
@@ -10,6 +11,7 @@ use sheaf_data::Backbone;
 use crate::privacy::SignedStatement;
 
 pub use html::render;
+pub use transfer::{ArmReport, Judged, LlmUse, NearCopies, TransferReport, TransferSample};
 
 /// Version of `report.json`.
 pub const SCHEMA: u32 = 1;
@@ -36,6 +38,9 @@ pub struct Report {
     /// What the tuned language model writes; known in simulations of an adapter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<TextSample>,
+    /// What sites learnt from each other's texts, for workloads that exchange texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<TransferReport>,
     /// What the plan allowed to be lost; absent where answers were exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<RunPrivacy>,
@@ -327,6 +332,9 @@ pub struct AttachedEvaluation {
     /// What the tuned language model writes.
     #[serde(default)]
     pub samples: Vec<TextSample>,
+    /// What exchanged texts are worth and give away, measured with the private records.
+    #[serde(default)]
+    pub judged: Option<Judged>,
 }
 
 /// What a language model writes after a prompt, always its likeliest token, without and with the run's adapter.

@@ -14,8 +14,9 @@ use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
 use crate::{
     error::Error,
+    models::Tools,
     privacy::Schedule,
-    report::{LocalScores, Scores, SiteMetrics},
+    report::{LocalScores, Scores, SiteMetrics, TransferReport},
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
         plan::Plan,
@@ -37,6 +38,8 @@ pub struct Context<'a> {
     pub version: u32,
     /// The authority's certificate, DER: what site credentials are checked against. Empty where none are.
     pub authority: &'a [u8],
+    /// Models and the like, where a workload merges; none elsewhere.
+    pub tools: Option<&'a Tools<'a>>,
 }
 
 /// The answers to one phase and what may be reused.
@@ -115,6 +118,12 @@ pub struct Publication {
     /// What a workload of many rounds did in each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rounds: Vec<RoundPublication>,
+    /// Files beside the report, by their paths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, BlobId>,
+    /// What sites learnt from each other's texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<TransferReport>,
 }
 
 /// What is published about one round.

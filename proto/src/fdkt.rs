@@ -4,13 +4,14 @@
 //! | phase | specification | input | answer |
 //! |---|---|---|---|
 //! | `synthesise` | [`SynthesiseSpec`] | | [`Labelled`], one JSON object a line |
-//! | `transfer` | [`TransferSpec`] | the texts of all sites, one JSON object a line | [`Transfer`] |
+//! | `refine` | asked of nobody: the coordinator filters, and its language model writes | | |
+//! | `transfer` | [`TransferSpec`] | sets of [`Labelled`], one JSON object a line | [`Transfer`] |
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sheaf_analytic::metrics::Confusion;
 use sheaf_data::Schema;
+pub use sheaf_text::Labelled;
 
 use crate::{afl::SumsSpec, fedavg::AdapterSpec, privacy::PrivacySpec};
 
@@ -19,20 +20,13 @@ pub const WORKLOAD: &str = "fdkt";
 /// Phase names.
 pub const SYNTHESISE: &str = "synthesise";
 /// Phase names.
+pub const REFINE: &str = "refine";
+/// Phase names.
 pub const TRANSFER: &str = "transfer";
 /// Kinds of output a site's policy allows or forbids: texts that a model wrote which was tuned on the site's records.
 pub const RELEASE_SYNTHETIC: &str = "synthetic";
-/// Stands for the label in a control code.
+/// Stands for the label in a control code, as [`spoken`] has it.
 pub const LABEL: &str = "{label}";
-
-/// A text with its label.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Labelled {
-    /// The text.
-    pub text: String,
-    /// One of the declared classes.
-    pub label: String,
-}
 
 /// Asks a site to tune a generator and to write texts with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,7 +91,7 @@ impl Default for Sampling {
     }
 }
 
-/// Asks what the texts of all sites are worth at a site: models of the private records alone, of the texts alone, of both.
+/// Asks what texts are worth at a site: models of its own records, of each set of texts, of both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TransferSpec {
     /// How records become feature rows; the head on them is analytic (AFL).
@@ -105,25 +99,96 @@ pub struct TransferSpec {
     pub sums: SumsSpec,
     /// Ridge parameter.
     pub lambda: f64,
-    /// What a synthetic text weighs against a private record.
+    /// What a private record weighs against a text.
     pub weight: u32,
+    /// Which sets of texts the inputs are, in their order.
+    pub texts: Vec<Texts>,
 }
 
-/// What a task model learns from.
+/// A set of texts that sites learn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Texts {
+    /// What the sites wrote under differential privacy, filtered.
+    Synthetic,
+    /// What the coordinator's language model wrote from the classes' names alone.
+    Llm,
+    /// What the sites wrote, and what the coordinator's language model wrote after their example.
+    Fdkt,
+}
+
+impl Texts {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Synthetic, Self::Llm, Self::Fdkt];
+
+    /// As plans and file names write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Synthetic => "synthetic",
+            Self::Llm => "llm",
+            Self::Fdkt => "fdkt",
+        }
+    }
+
+    /// What a site's own records and these texts give.
+    pub const fn arm(self) -> Arm {
+        match self {
+            Self::Synthetic => Arm::Synthetic,
+            Self::Llm => Arm::Llm,
+            Self::Fdkt => Arm::Fdkt,
+        }
+    }
+
+    /// What these texts give without a record.
+    pub const fn alone(self) -> Arm {
+        match self {
+            Self::Synthetic => Arm::SyntheticAlone,
+            Self::Llm => Arm::LlmAlone,
+            Self::Fdkt => Arm::FdktAlone,
+        }
+    }
+}
+
+/// What a task model learns from. An arm that names texts learns from them and the site's own records, unless it says
+/// "alone".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arm {
     /// The site's own records.
     Local,
-    /// The texts of all sites.
+    /// [`Texts::Synthetic`].
     Synthetic,
-    /// Both.
-    Transfer,
+    /// [`Texts::Llm`].
+    Llm,
+    /// [`Texts::Fdkt`].
+    Fdkt,
+    /// [`Texts::Synthetic`] without a record.
+    SyntheticAlone,
+    /// [`Texts::Llm`] without a record.
+    LlmAlone,
+    /// [`Texts::Fdkt`] without a record.
+    FdktAlone,
 }
 
-/// How models do on the site's test records.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How models do on the site's test records; all of it with noise where it is paid for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer {
-    /// Confusion matrix by what was learnt from; empty with too few test records.
-    pub arms: BTreeMap<Arm, Confusion>,
+    /// Test records; 0 where there were too few to say anything.
+    pub rows: u64,
+    /// How many of them a model puts into their class, by what it has learnt from.
+    pub correct: BTreeMap<Arm, u64>,
+}
+
+impl Transfer {
+    /// Share of the test records that an arm's model puts into their class; none where it was not measured.
+    pub fn accuracy(&self, arm: Arm) -> Option<f64> {
+        let correct = *self.correct.get(&arm)?;
+        // Noise may find more right ones than there are records.
+        (self.rows > 0).then(|| (correct.min(self.rows)) as f64 / self.rows as f64)
+    }
+}
+
+/// A class's name as a text would have it: "card_arrival" is "card arrival".
+pub fn spoken(label: &str) -> String {
+    label.split(['_', '-', ' ']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }

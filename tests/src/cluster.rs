@@ -17,6 +17,7 @@ use sheaf_coordinator::{
     clock::Clock,
     home::{Config, Home},
     hub::Hub,
+    models::NoModels,
     rpc::server::BoundServer,
 };
 use sheaf_data::SiteRows;
@@ -260,7 +261,7 @@ impl Drop for Cluster {
 async fn raise(kind: Kind, home: &Home, folder: &Path) -> Coordinator {
     match kind {
         Kind::Here => {
-            let hub = Hub::open(home, Clock::default(), CancellationToken::new()).unwrap();
+            let hub = Hub::open(home, Clock::default(), CancellationToken::new(), Arc::new(NoModels)).unwrap();
             let server = BoundServer::bind(Arc::clone(&hub)).await.unwrap();
             let served = tokio::spawn(async move { server.serve().await.unwrap() });
             Coordinator::Here { hub, served }

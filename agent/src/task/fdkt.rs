@@ -1,33 +1,31 @@
 //! FDKT at the site: tune a generator on the site's texts, write texts with it, learn from the texts of all sites (spec:
 //! `sheaf_proto::fdkt`).
 
+pub mod transfer;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write as _,
     time::Instant,
 };
 
-use sheaf_analytic::{Sums, Weights, solve};
 use sheaf_data::{Dataset, Source, Split};
 use sheaf_models::{LanguageModel, slm::generate, train::Encoded};
 use sheaf_proto::{
     afl::RELEASE_METRICS,
-    fdkt::{
-        Arm, LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, Transfer, TransferSpec,
-    },
+    fdkt::{LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, spoken},
     fedavg::{Head, LoraSpec, Optimizer, RoundSpec, Training},
 };
 
 use super::{
     Assignment, Resources, Workload,
-    afl::{self, Afl},
+    afl::Afl,
     fedavg::lora,
     parse, to_json,
 };
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
-    features, models,
+    models,
 };
 
 /// Texts written at a time.
@@ -64,7 +62,7 @@ impl Workload for Fdkt {
                 (RELEASE_SYNTHETIC, bytes, made)
             }
             TRANSFER => {
-                let (transfer, made) = transfer(assignment, source, resources, cancelled)?;
+                let (transfer, made) = transfer::transfer(assignment, source, resources, cancelled)?;
                 (RELEASE_METRICS, to_json(&transfer)?, made)
             }
             other => {
@@ -77,7 +75,7 @@ impl Workload for Fdkt {
 
 /// The control code before a text of a class.
 fn control(spec: &SynthesiseSpec, label: &str) -> String {
-    spec.control.replace(LABEL, label)
+    spec.control.replace(LABEL, &spoken(label))
 }
 
 /// The tokens before a text of a class: an end of text, the control code, a new line. No chat template: its system prompt would
@@ -206,60 +204,6 @@ fn write(
         tracing::info!(class = number + 1, of = classes.len(), "texts written");
     }
     Ok(written)
-}
-
-/// What the texts of all sites are worth here.
-fn transfer(
-    assignment: &Assignment,
-    source: &Source,
-    resources: &Resources<'_>,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<(Transfer, Made), AgentError> {
-    let spec: TransferSpec = parse(&assignment.spec)?;
-    let pool = assignment
-        .inputs
-        .first()
-        .ok_or_else(|| AgentError::Task("the transfer came without texts".to_owned()))?;
-    let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
-    let written = written(pool, &spec, resources, cancelled)?;
-    let (own, others) =
-        (afl::sums(&spec.sums, &opened.dataset, cancelled)?, afl::sums(&spec.sums, &written, cancelled)?);
-    let mut both = others.clone();
-    for _ in 0..spec.weight {
-        both.add(&own)?;
-    }
-    let solved = |sums: &Sums| -> Result<Weights, AgentError> { Ok(solve(sums, spec.lambda)?) };
-    let arms = [Arm::Local, Arm::Synthetic, Arm::Transfer];
-    let models = [solved(&own)?, solved(&others)?, solved(&both)?];
-    if let Some(privacy) = &spec.sums.privacy {
-        let purse = resources.purse()?;
-        let (matrices, made) =
-            afl::private::confusions(&spec.sums, privacy, &models, &opened.dataset, purse, cancelled)?;
-        return Ok((Transfer { arms: arms.into_iter().zip(matrices).collect() }, made));
-    }
-    let made = Made::OfRows(own.rows());
-    if (opened.dataset.rows(Split::Test).len() as u64) < assignment.min_rows.max(1) {
-        return Ok((Transfer { arms: [].into() }, made));
-    }
-    let measured = |model: &Weights| {
-        afl::measure(&spec.sums, model, &opened.dataset, cancelled).map(|(matrix, ..)| matrix)
-    };
-    let matrices = models.iter().map(measured).collect::<Result<Vec<_>, _>>()?;
-    Ok((Transfer { arms: arms.into_iter().zip(matrices).collect() }, made))
-}
-
-/// The texts of all sites as feature rows.
-fn written(
-    pool: &[u8],
-    spec: &TransferSpec,
-    resources: &Resources<'_>,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Dataset, AgentError> {
-    let file = |e: std::io::Error| AgentError::Task(format!("the texts of all sites cannot be kept: {e}"));
-    let mut kept = tempfile::Builder::new().suffix(".jsonl").tempfile().map_err(file)?;
-    kept.write_all(pool).map_err(file)?;
-    let source = Source::Text { path: Some(kept.path().to_owned()), asset: None };
-    Ok(features::open(&source, &spec.sums.schema, resources, cancelled)?.dataset)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod data;
 mod import;
 mod init;
 mod lm;
+mod models;
 mod output;
 mod plan;
 mod predict;

@@ -157,7 +157,9 @@ pub(crate) fn detail_json(detail: &RunDetail) -> Value {
         })
         .collect();
     let summary = detail.summary.clone().unwrap_or_default();
-    json!({"run": summary_json(&summary), "members": members, "phases": phases})
+    let activity =
+        detail.activity.as_ref().map(|a| json!({"what": a.what, "done": a.done, "all": a.all}));
+    json!({"run": summary_json(&summary), "members": members, "phases": phases, "activity": activity})
 }
 
 fn said(cli: &Cli, what: &str, summary: &RunSummary) -> Result<()> {

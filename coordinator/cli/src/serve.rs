@@ -1,6 +1,6 @@
 //! `sheaf serve`
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 
 use anyhow::Result;
 use sheaf_agent::cli::stop;
@@ -8,7 +8,7 @@ use sheaf_coordinator::{clock::Clock, home::Home, hub::Hub, rpc::server::BoundSe
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{Cli, client::block_on};
+use crate::{Cli, client::block_on, models::BuiltIn};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,11 +35,12 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     let home = Home::at(&cli.home);
     block_on(async {
         let stop = CancellationToken::new();
+        let local = Arc::new(BuiltIn::new(cli.assets()));
         tokio::spawn(stop::on_signal(stop.clone()));
         if args.until_stdin_ends {
             stop::on_end_of_stdin(stop.clone());
         }
-        let hub = Hub::open(&home, Clock::default(), stop)?;
+        let hub = Hub::open(&home, Clock::default(), stop, local)?;
         let server = BoundServer::bind(hub).await?;
         tracing::info!(address = %server.address()?, home = %home.path().display(), "serving");
         server.serve().await?;

@@ -4,6 +4,7 @@
 
 mod compare;
 mod federation;
+mod judge;
 mod outcome;
 mod samples;
 mod workspace;
@@ -17,6 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use sheaf_agent::{features, task::Resources};
 use sheaf_coordinator::{
+    llm::config::Kind,
     run::plan::{AgentKind, Plan},
     workload::{
         fdkt::FdktOptions,
@@ -156,7 +158,7 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
         sites.len(),
         if central_test { ", the test rows held centrally" } else { "" },
     ));
-    if let Some(model) = language_model(plan) {
+    for model in language_model(plan).into_iter().chain(writer(plan)) {
         data::pull(&assets, &model, cli.json)?;
     }
     let features = features(cli, plan, &assets, &dataset, steps)?;
@@ -226,6 +228,15 @@ fn language_model(plan: &Plan) -> Option<String> {
         .ok()
         .filter(|options| options.head == HeadKind::Lora)
         .map(|o| o.model().to_owned())
+}
+
+/// The language model that the coordinator runs in its own process, where the plan lets it write.
+fn writer(plan: &Plan) -> Option<String> {
+    let llm = &plan.simulate.llm;
+    let writes = plan.run.workload == sheaf_proto::fdkt::WORKLOAD
+        && FdktOptions::of(plan).is_ok_and(|options| options.augments());
+    (writes && llm.kind == Kind::Embedded)
+        .then(|| llm.model.clone().unwrap_or_else(|| crate::models::DEFAULT.to_owned()))
 }
 
 impl Prepared {

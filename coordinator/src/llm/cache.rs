@@ -180,6 +180,10 @@ impl<L: Llm + 'static> Llm for Cached<L> {
         self.shared.model.concurrency()
     }
 
+    fn follows_instructions(&self) -> bool {
+        self.shared.model.follows_instructions()
+    }
+
     fn totals(&self) -> Totals {
         self.shared.model.totals() + self.shared.meter.totals(None)
     }

@@ -55,6 +55,9 @@ pub struct LlmConfig {
     pub attempts: usize,
     /// Whether plain HTTP may go to another machine.
     pub allow_plaintext: bool,
+    /// Whether the server's model can judge samples and keep to a layout. A small one cannot; it is then given texts to go
+    /// on with.
+    pub follows_instructions: bool,
     /// Price of a million tokens read, in any currency.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_in: Option<f64>,
@@ -74,6 +77,7 @@ impl Default for LlmConfig {
             concurrency: 4,
             attempts: 5,
             allow_plaintext: false,
+            follows_instructions: true,
             price_in: None,
             price_out: None,
         }
@@ -149,6 +153,7 @@ impl LlmConfig {
             concurrency: self.concurrency,
             attempts: self.attempts,
             allow_plaintext: self.allow_plaintext,
+            follows_instructions: self.follows_instructions,
             price: self.price_in.zip(self.price_out).map(|(input, output)| Price { input, output }),
         })
     }

@@ -57,6 +57,8 @@ pub struct Settings {
     pub attempts: usize,
     /// Whether plain HTTP may leave this machine.
     pub allow_plaintext: bool,
+    /// Whether the model does what it is asked.
+    pub follows_instructions: bool,
     /// What tokens cost, where that is to be counted.
     pub price: Option<Price>,
 }
@@ -287,6 +289,10 @@ impl Llm for Endpoint {
 
     fn concurrency(&self) -> usize {
         self.settings.concurrency
+    }
+
+    fn follows_instructions(&self) -> bool {
+        self.settings.follows_instructions
     }
 
     fn totals(&self) -> Totals {

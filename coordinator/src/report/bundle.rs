@@ -9,7 +9,7 @@ use sheaf_transport::identity::SiteName;
 
 use super::{
     AttachedEvaluation, Environment, Metrics, MissedRound, ModelInfo, PhaseTiming, Report, RoundReport,
-    RunInfo, RunPrivacy, SCHEMA, SitePrivacy, SiteReport, Timing, render,
+    RunInfo, RunPrivacy, SCHEMA, SitePrivacy, SiteReport, Timing, TransferReport, render,
 };
 use crate::{
     VERSION,
@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     hub::Hub,
     identity::signer::Signature,
-    privacy::Privacy,
+    privacy::{Privacy, SignedStatement},
     rpc::operator::{membership_words, status_word},
     run::{
         event::Entry,
@@ -90,6 +90,13 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
         (publication.card_file.clone().unwrap_or_else(|| "model.json".to_owned()), publication.card),
         ("events.jsonl".to_owned(), hub.blobs.put(&events(&journal, run.events)?)?),
     ];
+    for (site, answers) in receipts(&run) {
+        if publication.files.contains_key(&format!("synthetic/{site}.jsonl")) {
+            let receipt = hub.blobs.put(&serde_json::to_vec_pretty(&answers)?)?;
+            files.push((format!("synthetic/{site}.receipt.json"), receipt));
+        }
+    }
+    files.extend(publication.files.clone());
     let body = ManifestBody {
         run: handle.id.to_string(),
         version: run.version,
@@ -99,6 +106,17 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
     let manifest = Manifest { signature: hub.signer.sign(signed.as_bytes())?, signed };
     files.push(("manifest.json".to_owned(), hub.blobs.put(&serde_json::to_vec_pretty(&manifest)?)?));
     Ok(files)
+}
+
+/// What each site says that its answers have cost it, as it signed it.
+fn receipts(run: &Run) -> BTreeMap<String, Vec<&SignedStatement>> {
+    let mut receipts: BTreeMap<String, Vec<&SignedStatement>> = BTreeMap::new();
+    for (site, delivery) in run.deliveries.values().flatten() {
+        if let Some(spend) = &delivery.spend {
+            receipts.entry(site.to_string()).or_default().push(spend);
+        }
+    }
+    receipts
 }
 
 fn model_file(publication: &Publication) -> String {
@@ -167,6 +185,10 @@ fn report(
         rounds: publication.rounds.iter().map(|round| round_report(run, round, &attached.rounds)).collect(),
         comparison: attached.comparison,
         samples: attached.samples,
+        transfer: publication
+            .transfer
+            .clone()
+            .map(|transfer| TransferReport { judged: attached.judged, ..transfer }),
         privacy: handle.plan.privacy.as_ref().map(run_privacy),
         timing: Timing {
             total_s: seconds(run.started_at, run.finished_at.unwrap_or(run.started_at)),

@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use sheaf_proto::v1::{
-    AttachEvaluationRequest, InfoRequest, InfoResponse, InviteSiteRequest, InviteSiteResponse,
+    self, AttachEvaluationRequest, InfoRequest, InfoResponse, InviteSiteRequest, InviteSiteResponse,
     ListRunsRequest, ListRunsResponse, ListSitesRequest, ListSitesResponse, Member, PhaseProgress,
     ReportFile, ReportRequest, ReportResponse, RevokeSiteRequest, RevokeSiteResponse, RunDetail, RunRef,
     RunSite, RunSummary, Site, SubmitRunRequest, operator_server::Operator,
@@ -20,7 +20,7 @@ use crate::{
     report::{AttachedEvaluation, bundle},
     run::{
         event::Event,
-        handle::RunHandle,
+        handle::{Activity, RunHandle},
         machine::{Membership, Run, Stage, Status as RunStatus},
     },
     workload::Publication,
@@ -253,6 +253,9 @@ impl OperatorService {
             members,
             phases: phases(&run, now),
             plan_toml: handle.plan.text.clone(),
+            activity: Some(handle.activity())
+                .filter(|activity| !activity.what.is_empty())
+                .map(|Activity { what, done, all }| v1::Activity { what, done, all }),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     event::{Entry, Event, PhaseSpec},
     forget,
-    handle::{Command, RunHandle, TaskProgress, printable},
+    handle::{Activity, Command, RunHandle, TaskProgress, printable},
     machine::{Admission, Membership, Run, Stage, Status},
     plan::Plan,
 };
@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     error::Error,
     fleet::Fleet,
+    models::{Models, Tools},
     store::{Database, blobs::BlobStore},
     workload::{self, Answers, Context, Workload},
 };
@@ -46,6 +47,8 @@ pub struct DriverParts {
     pub checks: Arc<Semaphore>,
     /// The authority's certificate, DER.
     pub authority: Arc<[u8]>,
+    /// The coordinator's own models.
+    pub models: Arc<Models>,
     /// Ends every driver.
     pub shutdown: CancellationToken,
     /// Every driver that has not ended: a journal may be opened again when there is none.
@@ -62,6 +65,7 @@ pub fn start(parts: DriverParts, id: &str, plan: Arc<Plan>, run: Run) -> Result<
         commands: sender.clone(),
         run: Arc::new(RwLock::new(run)),
         progress: Arc::default(),
+        activity: Arc::default(),
         changes,
         blobs: parts.blobs.clone(),
         checks: Arc::clone(&parts.checks),
@@ -341,8 +345,25 @@ impl Driver {
 
     fn work(&self, stage_id: u64, job: Job) {
         let (workload, handle, commands) = (self.workload, self.handle.clone(), self.commands.clone());
+        let (models, stop) = (Arc::clone(&self.parts.models), self.parts.shutdown.clone());
+        let changed = self.changed.clone();
         tokio::spawn(async move {
-            let worked = tokio::task::spawn_blocking(move || job.run(workload, &handle)).await;
+            let stopped = stop.clone();
+            let work = move || {
+                let tell = |what: &str, done, all| {
+                    let activity = Activity { what: what.to_owned(), done, all };
+                    *handle.activity.write().unwrap_or_else(PoisonError::into_inner) = activity;
+                    changed.send_modify(|n| *n += 1);
+                };
+                let worked = job.run(workload, &handle, &Tools { models: &models, stop: &stop, tell: &tell });
+                tell("", 0, 0);
+                worked
+            };
+            let worked = tokio::task::spawn_blocking(work).await;
+            if stopped.is_cancelled() {
+                // Given up, not failed: the next coordinator does it again.
+                return;
+            }
             // A panic in a job is a defect, but the run must say so rather than hang.
             let outcome = worked.unwrap_or_else(|e| Err(Error::bug(format!("the coordinator failed: {e}"))));
             // Fails only when the driver has ended; the journal makes the next one do it again.
@@ -385,14 +406,15 @@ enum Job {
 }
 
 impl Job {
-    fn run(self, workload: &dyn Workload, handle: &RunHandle) -> Result<Event, Error> {
+    fn run(self, workload: &dyn Workload, handle: &RunHandle, tools: &Tools<'_>) -> Result<Event, Error> {
         let (members, version) = {
             let run = handle.run();
             (run.members_in().cloned().collect::<Vec<_>>(), run.version)
         };
         let (plan, blobs, run_id) = (&handle.plan, &handle.blobs, &handle.id);
         let authority = &handle.authority;
-        let context = Context { plan, blobs, members: &members, run_id, version, authority };
+        let tools = Some(tools);
+        let context = Context { plan, blobs, members: &members, run_id, version, authority, tools };
         let outputs = handle.run().outputs.clone();
         match self {
             Self::Decide => Ok(Event::Decided { next: workload.next(&context, &outputs)? }),

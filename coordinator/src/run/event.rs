@@ -61,6 +61,11 @@ impl PhaseSpec {
         self.inputs.iter().chain(self.site_inputs.get(site).into_iter().flatten())
     }
 
+    /// Whether no site is asked: the coordinator alone makes the output, of the outputs before it.
+    pub fn asks_nobody(&self) -> bool {
+        self.sites.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// Whether a member is asked.
     pub fn asks(&self, site: &SiteName) -> bool {
         self.sites.as_ref().is_none_or(|sites| sites.contains(site))

@@ -26,7 +26,8 @@ pub(super) fn doomed(
 ) -> Result<Vec<BlobId>, Error> {
     let journal = database.journal(run_id)?;
     let run = Run::replay(&journal)?;
-    let context = Context { plan, blobs, members: &[], run_id, version: run.version, authority: &[] };
+    let (members, version) = (&[], run.version);
+    let context = Context { plan, blobs, members, run_id, version, authority: &[], tools: None };
     let mut gone = BTreeSet::new();
     // The archive holds the last output under each key only; the journal names every one there ever was.
     for end in 0..journal.len() {
@@ -58,6 +59,7 @@ pub(super) fn doomed(
                 run_id: &record.id,
                 version: other.version,
                 authority: &[],
+                tools: None,
             },
         )?);
     }

@@ -37,6 +37,7 @@ pub struct RunHandle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) run: Arc<RwLock<Run>>,
     pub(super) progress: Arc<RwLock<BTreeMap<SiteName, TaskProgress>>>,
+    pub(super) activity: Arc<RwLock<Activity>>,
     pub(super) changes: watch::Receiver<u64>,
     pub(super) blobs: BlobStore,
     pub(super) checks: Arc<Semaphore>,
@@ -50,6 +51,17 @@ pub struct TaskProgress {
     pub state: &'static str,
     /// The site's words.
     pub reason: String,
+}
+
+/// What the coordinator itself is doing for a run, while no site is waited for; not journalled.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// In words; empty for nothing long.
+    pub what: String,
+    /// How much of it is done.
+    pub done: u64,
+    /// Of how much; 0 where that is not known.
+    pub all: u64,
 }
 
 /// What the driver is told.
@@ -92,6 +104,11 @@ impl RunHandle {
     /// What sites last said about their tasks.
     pub fn progress(&self) -> BTreeMap<SiteName, TaskProgress> {
         self.progress.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the coordinator is doing for the run.
+    pub fn activity(&self) -> Activity {
+        self.activity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Wakes whenever the run or its progress changes.
@@ -153,7 +170,7 @@ impl RunHandle {
         let checked = tokio::task::spawn_blocking(move || {
             let (plan, blobs, version) = (&handle.plan, &handle.blobs, handle.run().version);
             let (run_id, authority) = (&handle.id, &handle.authority);
-            let context = Context { plan, blobs, members: &[], run_id, version, authority };
+            let context = Context { plan, blobs, members: &[], run_id, version, authority, tools: None };
             let Priced { privacy } = blobs.document(&phase.spec)?;
             // Of a secure sum's stages, the one with the noised vector is paid for.
             let pays = secure::parse(&phase.name).is_none_or(|(_, stage)| stage == Stage::MaskedInput);

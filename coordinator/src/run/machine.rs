@@ -184,7 +184,7 @@ impl Run {
                 self.leave(site, Membership::Declined(reason.clone()), entry.at);
             }
             Event::DeadlinePassed { key } => self.deadline(key, entry.at),
-            Event::Reduced { key, output } => self.reduced(key, output),
+            Event::Reduced { key, output } => self.reduced(key, output, entry.at),
             Event::Published { publication } => self.published(publication, entry.at),
             Event::Failed { reason } => self.stop(Status::Failed(reason.clone())),
             Event::Aborted => self.stop(Status::Aborted),

@@ -9,6 +9,7 @@ use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
 use crate::{
     error::Error,
+    llm::config::LlmConfig,
     privacy::{Privacy, PrivacySection},
     workload,
 };
@@ -88,6 +89,9 @@ pub struct SimulateSection {
     /// "process" or "inline"; by the number of sites when absent.
     #[serde(default)]
     pub agents: Option<AgentKind>,
+    /// The `[llm]` of the simulation's coordinator; the embedded model when absent.
+    #[serde(default)]
+    pub llm: LlmConfig,
 }
 
 /// What an agent of a simulation is.
@@ -204,6 +208,7 @@ impl Plan {
                 sites.len()
             )));
         }
+        self.simulate.llm.check().map_err(|e| Error::invalid(format!("[simulate] {e}")))?;
         self.schema.validate().map_err(|e| Error::invalid(format!("[schema] {e}")))?;
         workload::named(&run.workload)?.check_plan(self)
     }

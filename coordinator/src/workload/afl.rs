@@ -496,6 +496,8 @@ fn publish(
         model_file: None,
         card_file: None,
         rounds: Vec::new(),
+        files: BTreeMap::new(),
+        transfer: None,
     })
 }
 

@@ -1,5 +1,18 @@
-//! FDKT (arXiv 2405.14212), the part without a large language model: sites write texts under differential privacy, the
-//! coordinator pools and cleans them, sites learn from the texts of all and say what that is worth.
+//! FDKT (arXiv 2405.14212): sites write texts under differential privacy, the coordinator filters them and lets its language
+//! model write more after their example, sites learn from all of it and say what that is worth.
+//!
+//! ```text
+//! synthesise   sites: texts of every class                                        unless no arm needs them
+//! refine       nobody is asked: filter, augment, the head of the texts alone
+//! transfer     sites: how many test records models of records and texts get right  where the plan measures
+//! ```
+
+mod augment;
+mod filter;
+mod meaning;
+mod options;
+mod publish;
+mod refine;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,40 +21,39 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sheaf_analytic::metrics::Confusion;
 use sheaf_data::{Encoding, catalogue::Catalogue};
 use sheaf_proto::{
     BlobId,
     afl::{RELEASE_METRICS, SumsSpec},
     fdkt::{
-        Arm, LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, Sampling, SynthesiseSpec, TRANSFER, Transfer,
+        Labelled, REFINE, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, Texts, Transfer,
         TransferSpec, Tuning, WORKLOAD,
     },
-    fedavg::AdapterSpec,
 };
-use sheaf_transport::{digest::sha256_hex, identity::SiteName};
+use sheaf_transport::identity::SiteName;
+use tokio::runtime::Handle;
 
+pub use self::{filter::JudgeUse, options::FdktOptions};
+use self::{
+    options::{classes, refuse},
+    refine::{Contributions, Refined, declared, refine},
+};
 use super::{
-    Answers, Context, Publication, SitePublication, Workload,
+    Answers, Context, Publication, Workload,
     afl::{measures, outcome},
-    fedavg::check_adapter,
     question,
 };
 use crate::{
     error::Error,
+    llm::{Completion, Llm, LlmError, Prompt, complete_all, many::Progress},
+    models::Tools,
     privacy::{Privacy, Schedule},
-    report::{LocalScores, Scores, SiteMetrics},
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
         plan::Plan,
     },
-    workload::afl::AflOptions,
 };
 
-/// The texts of all sites, beside the report.
-const POOL_FILE: &str = "synthetic.jsonl";
-/// The provenance of every text, beside the report.
-const CARD_FILE: &str = "synthetic.json";
 /// Longest answer of a site, bytes.
 const ANSWER_LIMIT: u64 = 64 << 20;
 /// Longest text, bytes.
@@ -50,126 +62,14 @@ const LONGEST_TEXT: usize = 16 << 10;
 /// The workload.
 pub struct Fdkt;
 
-/// `[fdkt]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FdktOptions {
-    /// The sites' small language model, by its name in the catalogue.
-    #[serde(default = "model")]
-    pub model: String,
-    /// The generator's adapter.
-    pub lora: AdapterSpec,
-    /// Control code before every text, with `{label}` in it.
-    pub control: String,
-    /// Longer records are cut, tokens.
-    #[serde(default = "max_tokens")]
-    pub max_tokens: usize,
-    /// How the generator is tuned.
-    pub tuning: Tuning,
-    /// How texts are drawn.
-    #[serde(default)]
-    pub sampling: Sampling,
-    /// Ridge parameter of the task model.
-    #[serde(default = "one")]
-    pub lambda: f64,
-    /// What a private record weighs against a synthetic text.
-    #[serde(default = "weight")]
-    pub private_weight: u32,
-}
-
-fn model() -> String {
-    "smollm2-135m".to_owned()
-}
-const fn max_tokens() -> usize {
-    96
-}
-const fn one() -> f64 {
-    1.0
-}
-const fn weight() -> u32 {
-    4
-}
-
-fn refuse(problem: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("[fdkt] {problem}"))
-}
-
-impl FdktOptions {
-    /// Reads and checks the plan's table.
-    ///
-    /// # Errors
-    /// [`crate::error::Class::Invalid`] with the key.
-    pub fn of(plan: &Plan) -> Result<Self, Error> {
-        let options: Self =
-            plan.options.clone().try_into().map_err(|e: toml::de::Error| refuse(e.message()))?;
-        if !options.control.contains(LABEL) {
-            return Err(refuse(format!(
-                "control must have {LABEL} in it, such as \"Question about: {LABEL}\""
-            )));
-        }
-        if options.control.replace(LABEL, "").contains(['{', '}']) {
-            return Err(refuse(format!("control has braces that are not {LABEL}")));
-        }
-        if plan.schema.declared.is_none() || plan.schema.backbone.is_none() {
-            return Err(refuse(
-                "the plan needs [schema.declared] with the classes, which texts are written for, and [schema.backbone], whose \
-                 features the task model reads",
-            ));
-        }
-        if plan.run.secure_aggregation {
-            return Err(refuse("[run] secure_aggregation: texts cannot be summed; leave the key out"));
-        }
-        let Tuning { epochs, batch, learning_rate, .. } = options.tuning;
-        if epochs == 0 || batch == 0 || !(learning_rate > 0.0 && learning_rate <= 1.0) {
-            return Err(refuse(
-                "tuning needs epochs and batch of at least 1 and a learning_rate above 0, at most 1",
-            ));
-        }
-        let Sampling { per_class, max_tokens, temperature, top_p, .. } = options.sampling;
-        if per_class == 0 || per_class > 10_000 || max_tokens == 0 || max_tokens > 1024 {
-            return Err(refuse("sampling.per_class must be 1 to 10000, sampling.max_tokens 1 to 1024"));
-        }
-        if !(temperature > 0.0 && temperature <= 10.0 && top_p > 0.0 && top_p <= 1.0) {
-            return Err(refuse(
-                "sampling.temperature must be above 0 and at most 10, sampling.top_p above 0, at most 1",
-            ));
-        }
-        if !(options.lambda.is_finite() && options.lambda > 0.0) || options.private_weight == 0 {
-            return Err(refuse("lambda must be above 0 and private_weight at least 1"));
-        }
-        check_adapter(&options.lora).map_err(refuse)?;
-        if !(8..=2048).contains(&options.max_tokens) {
-            return Err(refuse("max_tokens must be 8 to 2048"));
-        }
-        Ok(options)
-    }
-
-    /// The task model's features: those of AFL on the backbone.
-    fn afl(&self) -> AflOptions {
-        AflOptions { lambda: self.lambda, ..AflOptions::default() }
-    }
-}
-
-/// What the first phase gives.
+/// What the first phase gives: what every site wrote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Pool {
-    /// One [`Labelled`] a line.
-    texts: BlobId,
-    card: BlobId,
-    sha256: String,
-    sites: BTreeMap<SiteName, Funnel>,
+    sites: Contributions,
 }
 
-/// What became of a site's texts.
+/// What the last phase gives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Funnel {
-    sent: usize,
-    duplicates: usize,
-    kept: usize,
-}
-
-/// What the second phase gives.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Worth {
     sites: BTreeMap<SiteName, Transfer>,
 }
@@ -188,9 +88,11 @@ impl Workload for Fdkt {
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
         let options = FdktOptions::of(context.plan)?;
         match outputs {
-            [] => ask_texts(context, &options),
-            [pool] if measures(context.plan) => {
-                ask_transfer(context, &options, &outcome(context.blobs, pool)?)
+            [] if options.synthesises() => ask_texts(context, &options),
+            [] => ask_refinement(context, &options, None),
+            [pool] if pool.name == SYNTHESISE => ask_refinement(context, &options, Some(pool)),
+            [.., refined] if refined.name == REFINE && measures(context.plan) => {
+                ask_transfer(context, &options, &outcome(context.blobs, refined)?)
             }
             _ => Ok(Next::Publish),
         }
@@ -206,24 +108,20 @@ impl Workload for Fdkt {
         let bytes = fs::read(answer)?;
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match phase.name.as_str() {
-            SYNTHESISE => texts(context, &bytes).map(drop).map_err(|e| refused(&e)),
-            TRANSFER => {
-                let transfer: Transfer = serde_json::from_slice(&bytes).map_err(|e| refused(&e))?;
-                let classes = classes(context.plan).len();
-                let fits = |matrix: &Confusion| matrix.classes() == classes;
-                if transfer.arms.values().all(fits) {
-                    Ok(())
-                } else {
-                    Err(refused(&format!("a confusion matrix must be {classes} by {classes}")))
-                }
-            }
+            SYNTHESISE => site_texts(context.plan, &bytes).map(drop).map_err(|e| refused(&e)),
+            TRANSFER => serde_json::from_slice::<Transfer>(&bytes).map(drop).map_err(|e| refused(&e)),
             other => Err(Error::bug(format!("{WORKLOAD} has no phase `{other}`"))),
         }
     }
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
         match answers.phase.name.as_str() {
-            SYNTHESISE => Ok(serde_json::to_vec(&pool(context, answers)?)?),
+            SYNTHESISE => Ok(serde_json::to_vec(&Pool { sites: answers.contributions.iter().cloned().collect() })?),
+            REFINE => {
+                let pool = answers.outputs.iter().find(|output| output.name == SYNTHESISE);
+                let pool: Option<Pool> = pool.map(|pool| outcome(context.blobs, pool)).transpose()?;
+                Ok(serde_json::to_vec(&refine(context, pool.as_ref())?)?)
+            }
             TRANSFER => {
                 let mut sites = BTreeMap::new();
                 for (site, blob) in answers.contributions {
@@ -236,25 +134,22 @@ impl Workload for Fdkt {
     }
 
     fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
-        if output.name == SYNTHESISE && context.blobs.contains(&output.output) {
-            let pool: Pool = outcome(context.blobs, output)?;
-            return Ok(vec![pool.texts, pool.card]);
+        if output.name != REFINE || !context.blobs.contains(&output.output) {
+            return Ok(Vec::new());
         }
-        Ok(Vec::new())
+        let refined: Refined = outcome(context.blobs, output)?;
+        let head = refined.head.map(|head| head.model);
+        Ok(refined.sets.into_values().chain([refined.augmented]).chain(head).collect())
     }
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
-        let (pool, worth) = match outputs {
-            [pool] => (pool, Worth { sites: BTreeMap::new() }),
-            [pool, worth] => (pool, outcome(context.blobs, worth)?),
-            _ => return Err(Error::bug(format!("{WORKLOAD} publishes after one or two phases"))),
-        };
-        Ok(publication(context, &outcome(context.blobs, pool)?, &worth))
+        let of = |name| outputs.iter().find(|output| output.name == name);
+        let refined = of(REFINE).ok_or_else(|| Error::bug(format!("{WORKLOAD} publishes what was refined")))?;
+        let pool: Option<Pool> = of(SYNTHESISE).map(|pool| outcome(context.blobs, pool)).transpose()?;
+        let worth = of(TRANSFER).map(|worth| outcome(context.blobs, worth)).transpose()?;
+        let sites = pool.map(|pool| pool.sites).unwrap_or_default();
+        publish::publication(context, sites, &outcome(context.blobs, refined)?, &worth.unwrap_or_default())
     }
-}
-
-fn classes(plan: &Plan) -> &[String] {
-    plan.schema.declared.as_ref().map(|declared| declared.classes.as_slice()).unwrap_or_default()
 }
 
 fn ask_texts(context: &Context<'_>, options: &FdktOptions) -> Result<Next, Error> {
@@ -275,24 +170,42 @@ fn ask_texts(context: &Context<'_>, options: &FdktOptions) -> Result<Next, Error
     Ok(Next::Collect(question(context, SYNTHESISE, &spec, Vec::new(), RELEASE_SYNTHETIC, ANSWER_LIMIT)?))
 }
 
-fn ask_transfer(context: &Context<'_>, options: &FdktOptions, pool: &Pool) -> Result<Next, Error> {
-    let encoding = Encoding::declared(&context.plan.schema)
-        .map_err(|e| Error::invalid(e.to_string()))?
-        .ok_or_else(|| Error::bug("a checked plan declares its classes"))?;
+/// Nobody is asked: the specification says what is made, so that another one is another phase.
+fn ask_refinement(
+    context: &Context<'_>,
+    options: &FdktOptions,
+    pool: Option<&PhaseOutput>,
+) -> Result<Next, Error> {
+    let spec = serde_json::json!({
+        "arms": options.arms, "about": options.about, "filter": options.filter, "augment": options.augment,
+    });
+    let inputs = pool.map(|pool| pool.output).into_iter().collect();
+    let asked = question(context, REFINE, &spec, inputs, RELEASE_SYNTHETIC, ANSWER_LIMIT)?;
+    Ok(Next::Collect(PhaseSpec { sites: Some(Vec::new()), ..asked }))
+}
+
+fn ask_transfer(context: &Context<'_>, options: &FdktOptions, refined: &Refined) -> Result<Next, Error> {
+    let encoding = declared(context)?;
     let features = options.afl().features(encoding.input_dim());
     let privacy = context.plan.privacy.as_ref().and_then(Privacy::metrics_spec);
+    // There is nothing to learn from a set of which nothing is left.
+    let some = |texts: &Texts| refined.counts.get(texts).is_some_and(|count| *count > 0);
+    let sets: Vec<(Texts, BlobId)> =
+        refined.sets.iter().filter(|(texts, _)| some(texts)).map(|(texts, blob)| (*texts, *blob)).collect();
     let spec = TransferSpec {
         sums: SumsSpec { schema: context.plan.schema.clone(), encoding, features, privacy },
         lambda: options.lambda,
         weight: options.private_weight,
+        texts: sets.iter().map(|(texts, _)| *texts).collect(),
     };
-    let asked = question(context, TRANSFER, &spec, vec![pool.texts], RELEASE_METRICS, ANSWER_LIMIT)?;
+    let inputs = sets.into_iter().map(|(_, blob)| blob).collect();
+    let asked = question(context, TRANSFER, &spec, inputs, RELEASE_METRICS, ANSWER_LIMIT)?;
     Ok(Next::Collect(PhaseSpec { defines_model: false, ..asked }))
 }
 
 /// A site's texts; refuses what is none, too long, or of a class that was not asked for.
-fn texts(context: &Context<'_>, bytes: &[u8]) -> Result<Vec<Labelled>, Error> {
-    let known: BTreeSet<&String> = classes(context.plan).iter().collect();
+fn site_texts(plan: &Plan, bytes: &[u8]) -> Result<Vec<Labelled>, Error> {
+    let known: BTreeSet<&String> = classes(plan).iter().collect();
     let read = |(number, line): (usize, &str)| {
         let bad = |e: &dyn std::fmt::Display| Error::invalid(format!("text {}: {e}", number + 1));
         let text: Labelled = serde_json::from_str(line).map_err(|e| bad(&e))?;
@@ -308,106 +221,24 @@ fn texts(context: &Context<'_>, bytes: &[u8]) -> Result<Vec<Labelled>, Error> {
     lines.lines().enumerate().map(read).collect()
 }
 
-/// All sites' texts, each once, in the order of site names.
-fn pool(context: &Context<'_>, answers: &Answers<'_>) -> Result<Pool, Error> {
-    let (mut seen, mut lines, mut provenance) = (BTreeSet::new(), Vec::new(), Vec::new());
-    let mut sites = BTreeMap::new();
-    for (site, blob) in answers.contributions {
-        let mut funnel = Funnel::default();
-        for text in texts(context, &context.blobs.get(blob)?)? {
-            funnel.sent += 1;
-            if !seen.insert(text.text.to_lowercase()) {
-                funnel.duplicates += 1;
-                continue;
-            }
-            funnel.kept += 1;
-            provenance.push(site.to_string());
-            lines.extend(serde_json::to_vec(&text)?);
-            lines.push(b'\n');
+/// Asks the language model all prompts, telling how far it is. Any answer that does not come ends the work: what has come is in
+/// the cache, and `sheaf run resume` goes on there.
+fn ask(tools: &Tools<'_>, llm: &dyn Llm, what: &str, prompts: &[Prompt]) -> Result<Vec<Completion>, Error> {
+    let mut progress = |p: Progress| {
+        (tools.tell)(what, p.done as u64, p.all as u64);
+        if p.failed > 0 {
+            tracing::warn!(failed = p.failed, "{what}: prompts without an answer");
         }
-        sites.insert(site.clone(), funnel);
-    }
-    let options = FdktOptions::of(context.plan)?;
-    let card = serde_json::json!({
-        "schema": 1, "workload": WORKLOAD, "model": options.model, "control": options.control,
-        "classes": classes(context.plan), "sites": sites, "written_by": provenance,
-    });
-    Ok(Pool {
-        texts: context.blobs.put(&lines)?,
-        card: context.blobs.put(&serde_json::to_vec_pretty(&card)?)?,
-        sha256: sha256_hex(&lines),
-        sites,
-    })
-}
-
-/// The sum of the sites' matrices of one arm.
-fn total(worth: &Worth, arm: Arm, classes: usize) -> Option<Confusion> {
-    let mut total = Confusion::new(classes);
-    for matrix in worth.sites.values().filter_map(|transfer| transfer.arms.get(&arm)) {
-        total.add(matrix).ok()?;
-    }
-    (total.rows() > 0).then_some(total)
-}
-
-fn publication(context: &Context<'_>, pool: &Pool, worth: &Worth) -> Publication {
-    let classes = classes(context.plan).to_vec();
-    let scores = |arm| {
-        total(worth, arm, classes.len())
-            .map(|matrix| Scores::from_confusion(&matrix, None, &classes, "sites"))
     };
-    let accuracy = |site: &SiteName, arm| worth.sites.get(site)?.arms.get(&arm)?.accuracy();
-    let sites = pool.sites.keys().map(|site| {
-        let matrix = worth.sites.get(site).and_then(|transfer| transfer.arms.get(&Arm::Transfer));
-        let metrics = SiteMetrics {
-            test_rows: matrix.map_or(0, Confusion::rows),
-            accuracy: matrix.and_then(Confusion::accuracy),
-            balanced_accuracy: matrix.and_then(Confusion::balanced_accuracy),
-            local_accuracy: accuracy(site, Arm::Local),
-        };
-        (site.clone(), SitePublication { rows: None, class_counts: Vec::new(), metrics })
-    });
-    let local: Vec<f64> = pool.sites.keys().filter_map(|site| accuracy(site, Arm::Local)).collect();
-    Publication {
-        model: pool.texts,
-        card: pool.card,
-        model_file: Some(POOL_FILE.to_owned()),
-        card_file: Some(CARD_FILE.to_owned()),
-        weight_sha256: pool.sha256.clone(),
-        dim: pool.sites.values().map(|funnel| funnel.kept).sum(),
-        test: scores(Arm::Transfer),
-        local: LocalScores::of(&local),
-        sites: sites.collect(),
-        backend: "cpu".to_owned(),
-        rounds: Vec::new(),
-        classes,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PLAN: &str = "[run]\nname = 'x'\nworkload = 'fdkt'\n[schema.declared]\nclasses = ['a', 'b']\ndim = 384\n\
-        [schema.backbone]\nmodel = 'minilm-l6'\n[fdkt]\ncontrol = 'About: {label}'\n\
-        lora = { rank = 4, alpha = 8, targets = ['q_proj'] }\n\
-        tuning = { epochs = 1, batch = 8, learning_rate = 0.001 }\n";
-
-    #[test]
-    fn mistakes_are_named() {
-        assert!(Plan::parse(PLAN).is_ok());
-        for (text, part) in [
-            (PLAN.replace("{label}", "label"), "control"),
-            (PLAN.replace("{label}", "{label} {domain}"), "braces"),
-            (PLAN.replace("epochs = 1", "epochs = 0"), "tuning"),
-            (PLAN.replace("rank = 4", "rank = 0"), "lora"),
-            (PLAN.replace("[schema.declared]\nclasses = ['a', 'b']\ndim = 384\n", ""), "schema.declared"),
-            (PLAN.replace("workload = 'fdkt'\n", "workload = 'fdkt'\nsecure_aggregation = true\n"), "summed"),
-            (format!("{PLAN}sampling = {{ per_class = 0 }}\n"), "per_class"),
-            (format!("{PLAN}colour = 1\n"), "colour"),
-            (format!("{PLAN}[privacy]\nepsilon = 8\ndelta = 1e-4\nunits = 300\n"), "clip"),
-        ] {
-            let error = Plan::parse(&text).unwrap_err().to_string();
-            assert!(error.contains(part), "{text:?} gave {error:?}");
-        }
-    }
+    (tools.tell)(what, 0, prompts.len() as u64);
+    let outcomes = Handle::current().block_on(complete_all(llm, prompts, &mut progress, tools.stop));
+    let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    let done: Result<Vec<Completion>, LlmError> = outcomes.into_iter().collect();
+    done.map_err(|error| {
+        Error::transient(format!(
+            "{what}: {failed} of {} prompts have no answer; the first: {error}. What was answered is kept: `sheaf run resume` \
+             goes on there",
+            prompts.len()
+        ))
+    })
 }

@@ -7,5 +7,5 @@ mod queue;
 
 pub use copies::{CopySpec, Fresh, drop_copies};
 pub use parse::{Generated, parse_generated};
-pub use prompt::{layout, prompt};
+pub use prompt::{layout, prompt, unfinished_list};
 pub use queue::Demonstrations;

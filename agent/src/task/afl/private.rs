@@ -165,40 +165,40 @@ pub(super) fn share(
     })
 }
 
-/// The confusion matrices of several models on a data set's test rows, with noise on every count. A row is counted once for
-/// every model, so the noise grows with their number.
-pub(in crate::task) fn confusions(
+/// What is counted of the confusion matrices of some rows, each row at most once in each of `most` counts.
+pub(in crate::task) struct Counting<'a> {
+    pub(in crate::task) of: &'a dyn Fn(&[Confusion]) -> Vec<u64>,
+    pub(in crate::task) most: usize,
+}
+
+/// Counts of how models do on a data set's test rows, with noise on each. The noise grows with the number of counts that a row
+/// may be in.
+pub(in crate::task) fn noised_counts(
     spec: &SumsSpec,
     privacy: &PrivacySpec,
-    models: &[Weights],
+    (models, counting): (&[Weights], &Counting<'_>),
     dataset: &Dataset,
     purse: Purse,
     cancelled: &dyn Fn() -> bool,
-) -> Result<(Vec<Confusion>, Made), AgentError> {
+) -> Result<(Vec<u64>, Made), AgentError> {
     let (single, several) = by_size(dataset, &privacy.unit, Split::Test)?;
-    let mut counts: Vec<i64> = Vec::new();
-    for model in models {
-        let measured = |rows: &[usize]| {
+    let counted = |rows: &[usize]| -> Result<Vec<u64>, AgentError> {
+        let matrix = |model: &Weights| {
             measure_with(spec, model, (dataset, rows), |_| {}, cancelled).map(|(matrix, ..)| matrix)
         };
-        let mut of_model: Vec<i64> =
-            measured(&single)?.counts().iter().map(|count| *count as i64 * COUNT).collect();
-        for rows in &several {
-            let share = COUNT / rows.len() as i64;
-            let of_unit = measured(rows)?;
-            of_model.iter_mut().zip(of_unit.counts()).for_each(|(sum, count)| *sum += *count as i64 * share);
-        }
-        counts.extend(of_model);
+        Ok((counting.of)(&models.iter().map(matrix).collect::<Result<Vec<_>, _>>()?))
+    };
+    let mut counts: Vec<i64> = counted(&single)?.into_iter().map(|count| count as i64 * COUNT).collect();
+    for rows in &several {
+        // A unit weighs as one row, whatever it has.
+        let share = COUNT / rows.len() as i64;
+        counts.iter_mut().zip(counted(rows)?).for_each(|(sum, count)| *sum += count as i64 * share);
     }
-    let bound = Sensitivity::new((COUNT * models.len() as i64) as f64).map_err(noise)?;
+    let bound = Sensitivity::new((COUNT * counting.most as i64) as f64).map_err(noise)?;
     let (noised, made) =
         purse.draw(privacy, |token| mechanism::discrete_laplace(&counts, bound, token).map_err(noise))?;
-    let counts: Vec<u64> =
-        noised.into_iter().map(|count| (count + COUNT / 2).div_euclid(COUNT).max(0) as u64).collect();
-    let classes = spec.encoding.classes.len();
-    let matrices =
-        counts.chunks_exact(classes * classes).map(|counts| Confusion::from_counts(classes, counts.to_vec()));
-    Ok((matrices.collect::<Result<_, _>>()?, made))
+    let whole = |count: i64| (count + COUNT / 2).div_euclid(COUNT).max(0) as u64;
+    Ok((noised.into_iter().map(whole).collect(), made))
 }
 
 /// The figures of a model on a data set's test rows, with noise on every count.
@@ -211,13 +211,16 @@ pub(super) fn evaluate(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Evaluation, Made), AgentError> {
     let weights = [weights_of(&spec.sums, model)?];
-    let (mut matrices, made) = confusions(&spec.sums, privacy, &weights, &opened.dataset, purse, cancelled)?;
-    let confusion = matrices.pop();
+    let all = |matrices: &[Confusion]| matrices.iter().flat_map(|m| m.counts().to_vec()).collect();
+    let counting = Counting { of: &all, most: 1 };
+    let (counts, made) =
+        noised_counts(&spec.sums, privacy, (&weights, &counting), &opened.dataset, purse, cancelled)?;
+    let confusion = Confusion::from_counts(spec.sums.encoding.classes.len(), counts)?;
     let evaluation = Evaluation {
         train_rows: 0,
-        test_rows: confusion.as_ref().map_or(0, Confusion::rows),
+        test_rows: confusion.rows(),
         unknown_class_rows: 0,
-        federated: confusion,
+        federated: Some(confusion),
         scores: None,
         local: None,
         backend: opened.backend.clone(),

@@ -56,12 +56,13 @@ pub(crate) async fn fetch_report(
     let files = operator.rpc.report(request).await?.into_inner().files;
     let mut names = Vec::new();
     for file in files {
-        ensure!(
-            !file.name.contains(['/', '\\']) && !file.name.starts_with('.'),
-            "strange file name {}",
-            file.name
-        );
-        operator.blobs.download(BlobId::from_wire(file.blob.as_ref())?, &out.join(&file.name)).await?;
+        let strange = |part: &str| part.is_empty() || part.starts_with('.') || part.contains('\\');
+        ensure!(!file.name.split('/').any(strange), "strange file name {}", file.name);
+        let path = out.join(&file.name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        operator.blobs.download(BlobId::from_wire(file.blob.as_ref())?, &path).await?;
         names.push(file.name);
     }
     Ok(names)

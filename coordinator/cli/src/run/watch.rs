@@ -82,6 +82,9 @@ pub(crate) async fn follow(operator: &mut Operator, run: &str, steps: &mut Steps
 
 fn show(detail: &RunDetail, steps: &mut Steps) {
     let Some(summary) = &detail.summary else { return };
+    if let Some(activity) = &detail.activity {
+        return steps.at(&activity.what, activity.done, activity.all, false);
+    }
     match detail.phases.last() {
         Some(phase) if phase.state == "collecting" => {
             let waiting = detail.members.iter().filter(|m| m.task == "awaiting approval").count();

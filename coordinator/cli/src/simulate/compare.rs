@@ -11,7 +11,7 @@ use sheaf_coordinator::{
 };
 use sheaf_proto::{BlobId, fdkt::WORKLOAD as FDKT, fedavg::WORKLOAD as FEDAVG};
 
-use super::{Prepared, outcome::SITES_SHOWN, samples};
+use super::{Prepared, judge, outcome::SITES_SHOWN, samples};
 use crate::{Cli, client::Operator, output::Steps, predict::Model, reference};
 
 /// What was measured here.
@@ -32,7 +32,10 @@ pub(super) async fn compare(
     steps: &mut Steps,
 ) -> Result<Compared> {
     if plan.run.workload == FDKT {
-        return Ok(Compared::default());
+        steps.at("measuring with all records what the texts are worth", 0, 0, false);
+        let judged = tokio::task::block_in_place(|| judge::judge(&cli.assets(), plan, prepared, out))?;
+        let attached = AttachedEvaluation { judged: Some(judged), ..AttachedEvaluation::default() };
+        return Ok(Compared { attached, ..Compared::default() });
     }
     if !out.join(MODEL_FILE).exists() {
         steps.at("writing with and without the adapter", 0, 0, false);

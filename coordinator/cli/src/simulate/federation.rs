@@ -76,6 +76,7 @@ impl Federation {
             home.init(&Config {
                 listen: ([127, 0, 0, 1], workspace.port()).into(),
                 url: format!("https://127.0.0.1:{}", workspace.port()),
+                llm: plan.simulate.llm.clone(),
                 ..Config::default()
             })?;
         }

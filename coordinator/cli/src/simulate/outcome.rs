@@ -5,10 +5,13 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use sheaf_coordinator::{
-    report::{Report, RoundReport},
+    report::{Judged, Report, RoundReport},
     run::plan::Plan,
 };
-use sheaf_proto::v1::AttachEvaluationRequest;
+use sheaf_proto::{
+    fdkt::{Arm, Texts},
+    v1::AttachEvaluationRequest,
+};
 
 use super::{
     Federation, Prepared, Workspace,
@@ -75,6 +78,7 @@ pub(super) fn print(
     } else {
         print_sites(prepared, finished);
         print_rounds(&report.rounds);
+        print_transfer(report);
         print_model(report);
         say!(
             "Took {:.1} s, of which the run {:.1} s; the coordinator's memory peaked at {}.",
@@ -142,6 +146,57 @@ fn print_sites(prepared: &Prepared, finished: &Finished) {
     }
 }
 
+/// Arms as people call them.
+const fn arm_words(arm: Arm) -> &'static str {
+    match arm {
+        Arm::Local => "own records",
+        Arm::Synthetic => "own records + the sites' texts",
+        Arm::Llm => "own records + the language model's texts, from labels alone",
+        Arm::Fdkt => "own records + FDKT's texts",
+        Arm::SyntheticAlone => "the sites' texts alone",
+        Arm::LlmAlone => "the language model's texts alone",
+        Arm::FdktAlone => "FDKT's texts alone",
+    }
+}
+
+fn print_transfer(report: &Report) {
+    let Some(transfer) = &report.transfer else { return };
+    let mut table = output::table(&["learnt from", "texts", "measured", "exact"], &[1, 2, 3]);
+    let judged = transfer.judged.as_ref();
+    for arm in [Arm::Local].into_iter().chain(Texts::ALL.into_iter().flat_map(|t| [t.arm(), t.alone()])) {
+        let measured = transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy);
+        let exact = judged.and_then(|judged| judged.arms.get(&arm)).copied();
+        if measured.is_none() && exact.is_none() {
+            continue;
+        }
+        let texts = Texts::ALL.into_iter().find(|texts| texts.arm() == arm || texts.alone() == arm);
+        let texts = texts.and_then(|texts| transfer.counts.get(&texts)).map(ToString::to_string);
+        table.add_row(vec![arm_words(arm).to_owned(), texts.unwrap_or_default(), percent(measured), percent(exact)]);
+    }
+    if let Some(judged) = judged {
+        table.add_row(vec![
+            "all sites' records in one place".to_owned(),
+            String::new(),
+            String::new(),
+            percent(Some(judged.pooled)),
+        ]);
+    }
+    say!("{table}");
+    if let Some(Judged { near_copies: near, rows, .. }) = judged {
+        say!(
+            "\"measured\" is what the sites say, with noise where it is paid for; \"exact\" is known here alone, on {rows} test \
+             records."
+        );
+        say!(
+            "Of {} released texts {} share {} or more words in a row with a private record; the longest such run has {}.",
+            near.texts,
+            near.found,
+            near.words,
+            near.longest_run
+        );
+    }
+}
+
 fn print_rounds(rounds: &[RoundReport]) {
     if rounds.is_empty() {
         return;
@@ -186,6 +241,9 @@ fn print_model(report: &Report) {
             output::bytes(other.bytes_up),
             output::bytes(report.rounds.iter().map(|round| round.bytes_up).sum())
         );
+    }
+    if report.transfer.is_some() {
+        return;
     }
     say!("Federated model SHA-256: {}", report.model.sha256);
     if let Some(pooled) = &report.model.pooled_sha256 {

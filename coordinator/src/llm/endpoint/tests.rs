@@ -24,6 +24,7 @@ fn settings(url: &str) -> Settings {
         concurrency: 4,
         attempts: 3,
         allow_plaintext: false,
+        follows_instructions: true,
         price: None,
     }
 }

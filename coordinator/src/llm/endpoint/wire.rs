@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::llm::{Completion, Finish, Format, Prompt, Usage};
+use crate::llm::{Completion, Finish, Form, Format, Prompt, Usage};
+
+/// Asks a server that only answers to go on with a text.
+const GO_ON: &str = "Continue the user's text from where it ends, in its style. Write the continuation alone: repeat nothing of \
+                     the text, and say nothing about it.";
 
 /// How a server wants to be told of a JSON schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,13 +34,17 @@ struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     response_format: Option<Value>,
     stream: bool,
 }
 
 /// The body of a request.
 pub(super) fn request(model: &str, prompt: &Prompt, dialect: Dialect) -> Result<Vec<u8>, serde_json::Error> {
-    let system = prompt.system.iter().map(|text| Message { role: "system", content: text });
+    let goes_on = (prompt.form == Form::Continue).then_some(GO_ON);
+    let system = prompt.system.as_deref().or(goes_on).into_iter();
+    let system = system.map(|content| Message { role: "system", content });
     let user = Message { role: "user", content: &prompt.user };
     let options = &prompt.options;
     serde_json::to_vec(&Request {
@@ -47,6 +55,7 @@ pub(super) fn request(model: &str, prompt: &Prompt, dialect: Dialect) -> Result<
         max_tokens: options.max_tokens,
         // 31 bits: what every server takes.
         seed: prompt.seed().map(|seed| seed & 0x7fff_ffff),
+        stop: options.stop.as_deref(),
         response_format: match (&options.format, dialect) {
             (Format::Text, _) => None,
             (Format::Json(schema), Dialect::Schema) => Some(json!({

@@ -1,5 +1,7 @@
 //! What each event does to the state.
 
+use std::collections::BTreeSet;
+
 use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
 
@@ -245,25 +247,36 @@ impl Run {
     fn reduce(&mut self, at: i64) {
         if let Stage::Collecting(phase) = &self.stage {
             let phase = phase.clone();
-            self.close_span(at);
+            // What nobody is asked takes its time after this.
+            if !phase.asks_nobody() {
+                self.close_span(at);
+            }
             self.enter(Stage::Reducing(phase));
         }
     }
 
-    pub(super) fn reduced(&mut self, key: &str, output: &BlobId) {
+    pub(super) fn reduced(&mut self, key: &str, output: &BlobId, at: i64) {
         let Stage::Reducing(phase) = &self.stage else {
             return;
         };
         if self.status != Status::Running || phase.key != key {
             return;
         }
+        let mut members: Vec<SiteName> =
+            self.contributions(key).into_iter().map(|(site, _)| site).collect();
+        if phase.asks_nobody() {
+            // It is made of what the phases before it gave.
+            let before = self.outputs.iter().flat_map(|output| output.members.iter().cloned());
+            members = before.collect::<BTreeSet<_>>().into_iter().collect();
+        }
         let output = PhaseOutput {
             name: phase.name.clone(),
             key: key.to_owned(),
             output: *output,
-            members: self.contributions(key).into_iter().map(|(site, _)| site).collect(),
+            members,
             round: phase.may_miss,
         };
+        self.close_span(at);
         self.archive.insert(key.to_owned(), output.clone());
         self.outputs.push(output);
         self.enter(Stage::Deciding);

@@ -206,6 +206,7 @@ mod tests {
             run_id: "x-1",
             version: 1,
             authority: &[],
+            tools: None,
         })
     }
 

@@ -161,6 +161,8 @@ fn softmax(
         model_file: None,
         card_file: None,
         rounds: Vec::new(),
+        files: BTreeMap::new(),
+        transfer: None,
     })
 }
 
@@ -214,5 +216,7 @@ fn adapter(
         test: None,
         local: None,
         rounds: Vec::new(),
+        files: BTreeMap::new(),
+        transfer: None,
     })
 }

@@ -73,6 +73,7 @@ impl World {
             run_id: "x-1",
             version: self.run.version,
             authority: self.authority.certificate(),
+            tools: None,
         })
     }
 

@@ -22,6 +22,11 @@ impl Message {
     pub fn user(content: impl Into<String>) -> Self {
         Self { role: "user".to_owned(), content: content.into() }
     }
+
+    /// What the model is told to be.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self { role: "system".to_owned(), content: content.into() }
+    }
 }
 
 /// A compiled template. Cloning shares it.

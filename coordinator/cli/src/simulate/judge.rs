@@ -1,0 +1,115 @@
+//! What a simulation alone can say of exchanged texts, since it has all private records: exact figures of every arm, the model of
+//! all records in one place, and what the released texts repeat of private ones. Nothing of it is a part of a deployment.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use sheaf_agent::task::{Resources, afl, fdkt::transfer};
+use sheaf_analytic::{Sums, SumsShape, solve};
+use sheaf_coordinator::{
+    report::{Judged, NearCopies},
+    run::plan::Plan,
+    workload::fdkt::FdktOptions,
+};
+use sheaf_data::{AssetStore, Dataset, Encoding, Split};
+use sheaf_proto::{
+    afl::SumsSpec,
+    fdkt::{Arm, Labelled, Texts, Transfer, TransferSpec},
+};
+use sheaf_text::overlap::RunIndex;
+
+use super::{DEVICE, Prepared, workspace};
+
+/// From so many words in a row on, a text repeats a record.
+const NEAR_COPY: usize = 20;
+/// Shorter runs are anybody's.
+const SHORTEST_RUN: usize = 5;
+
+fn never() -> bool {
+    false
+}
+
+/// Judges the texts in the report's folder.
+pub(super) fn judge(assets: &AssetStore, plan: &Plan, prepared: &Prepared, out: &Path) -> Result<Judged> {
+    let options = FdktOptions::of(plan)?;
+    let encoding = Encoding::declared(&plan.schema)?.context("the plan declares no classes")?;
+    let features = options.afl().features(encoding.input_dim());
+    let sums = SumsSpec { schema: plan.schema.clone(), encoding, features, privacy: None };
+    let cache = workspace::cache(assets);
+    let resources = Resources::new(assets, &cache, None, DEVICE);
+    let mut spec = TransferSpec { sums, lambda: options.lambda, weight: options.private_weight, texts: Vec::new() };
+    let mut sets = Vec::new();
+    for texts in Texts::ALL {
+        let path = out.join(format!("texts-{}.jsonl", texts.name()));
+        if path.exists() {
+            let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+            if !bytes.is_empty() {
+                sets.push(transfer::read(&bytes, &spec.sums, &resources, &never)?);
+                spec.texts.push(texts);
+            }
+        }
+    }
+    let (arms, rows) = arms(&spec, prepared, &sets)?;
+    Ok(Judged { rows, arms, pooled: pooled(&spec, prepared)?, near_copies: near_copies(prepared, out)? })
+}
+
+/// Every site's task models on its own test records, all sites together.
+fn arms(spec: &TransferSpec, prepared: &Prepared, sets: &[Dataset]) -> Result<(BTreeMap<Arm, f64>, u64)> {
+    let mut total = Transfer::default();
+    for site in &prepared.sites {
+        let own = prepared.inputs().subset(&site.rows);
+        let (arms, weights): (Vec<_>, Vec<_>) =
+            transfer::models(spec, &own, sets, &never)?.into_iter().unzip();
+        let measured = transfer::measured(&spec.sums, &arms, &weights, &own, &never)?;
+        total.rows += measured.rows;
+        for (arm, correct) in measured.correct {
+            *total.correct.entry(arm).or_default() += correct;
+        }
+    }
+    let arms = total.correct.keys().filter_map(|arm| Some((*arm, total.accuracy(*arm)?))).collect();
+    Ok((arms, total.rows))
+}
+
+/// One model of all sites' training records, on the same test records.
+fn pooled(spec: &TransferSpec, prepared: &Prepared) -> Result<f64> {
+    let shape = SumsShape::of(&spec.sums.features, spec.sums.encoding.classes.len());
+    let mut sums = Sums::zero(shape.dim, shape.classes, shape.bits);
+    let sites: Vec<Dataset> =
+        prepared.sites.iter().map(|site| prepared.inputs().subset(&site.rows)).collect();
+    for site in &sites {
+        sums.add(&afl::sums(&spec.sums, site, &never)?)?;
+    }
+    let weights = [solve(&sums, spec.lambda)?];
+    let mut total = Transfer::default();
+    for site in &sites {
+        let measured = transfer::measured(&spec.sums, &[Arm::Local], &weights, site, &never)?;
+        total.rows += measured.rows;
+        for (arm, correct) in measured.correct {
+            *total.correct.entry(arm).or_default() += correct;
+        }
+    }
+    Ok(total.accuracy(Arm::Local).unwrap_or(0.0))
+}
+
+/// Words in a row that texts which left a site share with any site's training records.
+fn near_copies(prepared: &Prepared, out: &Path) -> Result<NearCopies> {
+    let mut records = Vec::new();
+    for site in &prepared.sites {
+        let own = prepared.site_data(site);
+        records.extend(own.rows(Split::Train).into_iter().filter_map(|row| own.text(row).map(str::to_owned)));
+    }
+    let index = RunIndex::new(&records, SHORTEST_RUN)?;
+    let mut near = NearCopies { texts: 0, longest_run: 0, words: NEAR_COPY, found: 0 };
+    for site in &prepared.sites {
+        let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for line in text.lines() {
+            let released: Labelled = serde_json::from_str(line).with_context(|| path.display().to_string())?;
+            let longest = index.longest(&released.text).map_or(0, |(_, run)| run.len);
+            near.texts += 1;
+            near.longest_run = near.longest_run.max(longest);
+            near.found += usize::from(longest >= NEAR_COPY);
+        }
+    }
+    Ok(near)
+}
