@@ -45,6 +45,8 @@ pub struct Resources<'a> {
     /// The right to draw noise, for a task whose answer must be paid for; whoever draws takes it.
     purse: Mutex<Option<Purse>>,
     secure: Option<SecureRounds<'a>>,
+    /// Hears where long work is.
+    told: Option<&'a (dyn Fn(&str) + Sync)>,
 }
 
 impl<'a> Resources<'a> {
@@ -55,7 +57,7 @@ impl<'a> Resources<'a> {
         owner: Option<&'a str>,
         device: DeviceChoice,
     ) -> Self {
-        Self { assets, cache, owner, device, purse: Mutex::new(None), secure: None }
+        Self { assets, cache, owner, device, purse: Mutex::new(None), secure: None, told: None }
     }
 
     /// The same for a task that must pay.
@@ -71,6 +73,20 @@ impl<'a> Resources<'a> {
     pub fn purse(&self) -> Result<Purse, AgentError> {
         let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
         purse.take().ok_or_else(|| AgentError::Task("noise is asked for, but no budget was named".to_owned()))
+    }
+
+    /// With somebody who hears where long work is, and tells the coordinator.
+    #[must_use]
+    pub fn with_told(self, told: Option<&'a (dyn Fn(&str) + Sync)>) -> Self {
+        Self { told, ..self }
+    }
+
+    /// Says where long work is. Nothing of records, and nothing while noised steps are made: how long one takes tells how many
+    /// records were drawn for it, which the privacy of the steps rests on.
+    pub fn tell(&self, what: &str) {
+        if let Some(told) = self.told {
+            told(what);
+        }
     }
 
     /// With what secure sums need.

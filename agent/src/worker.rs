@@ -279,6 +279,7 @@ impl Worker {
         let (shared, task, cancel) = (Arc::clone(&self.shared), task.clone(), cancel.child_token());
         // Who does not wait for the answer any more, as a process that ends, must not have to wait for the computation.
         let _ends_with_this = cancel.clone().drop_guard();
+        let link_tasks = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
             let config = &shared.config;
             let owner = (!config.cache_shared).then_some(task.dataset.as_str());
@@ -291,9 +292,16 @@ impl Worker {
                 run_id: &task.run_id,
                 plan_sha256: &task.plan_sha256,
             });
+            let tell = |what: &str| {
+                let (shared, task, what) = (Arc::clone(&shared), task.clone(), what.to_owned());
+                link_tasks.spawn(async move {
+                    shared.link.say(&task.run_id, &task.key, TaskState::Running, &what).await;
+                });
+            };
             let resources = Resources::new(&shared.assets, &config.cache, owner, config.device)
                 .with_purse(purse)
-                .with_secure(secure);
+                .with_secure(secure)
+                .with_told(Some(&tell));
             workload.perform(&assignment, &source, &resources, &|| cancel.is_cancelled())
         })
         .await

@@ -10,6 +10,7 @@ mod samples;
 mod workspace;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -25,8 +26,9 @@ use sheaf_coordinator::{
         fedavg::{FedavgOptions, HeadKind},
     },
 };
-use sheaf_data::{AssetStore, Dataset, Partition, SiteRows, Split, partition};
+use sheaf_data::{AssetStore, Dataset, Partition, Schema, SiteRows, Split, partition};
 use sheaf_models::DeviceChoice;
+use sheaf_transport::digest::sha256_hex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -150,7 +152,13 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     let central_test = plan.evaluate.central.unwrap_or_else(|| source.has_test());
     let by_column = Partition::Column { column: None };
     let how = plan.partition.as_ref().unwrap_or(&by_column);
-    let sites = partition(&dataset, &plan.schema, how, central_test)?;
+    let mut sites = partition(&dataset, &plan.schema, how, central_test)?;
+    if let Some(named) = &plan.run.sites {
+        sites.retain(|site| named.iter().any(|name| name.as_str() == site.name));
+    }
+    if let Some(most) = plan.simulate.rows_per_site {
+        sites.iter_mut().for_each(|site| fewer(&dataset, &plan.schema, site, most));
+    }
     steps.note(&format!(
         "{} training rows and {} test rows at {} sites{}",
         dataset.rows(Split::Train).len(),
@@ -163,6 +171,22 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     }
     let features = features(cli, plan, &assets, &dataset, steps)?;
     Ok(Prepared { dataset, features, sites, central_test })
+}
+
+/// Leaves a site `most` of its training rows of the classes that the plan is about: a draw by the rows' numbers and the site's
+/// name, the same on every machine.
+fn fewer(dataset: &Dataset, schema: &Schema, site: &mut SiteRows, most: usize) {
+    let declared = schema.declared.as_ref().map(|declared| &declared.classes);
+    let is_about = |row: usize| {
+        declared.is_none_or(|classes| {
+            dataset.labels().get(row).is_some_and(|label| classes.iter().any(|class| class == label))
+        })
+    };
+    let trains = |row: usize| dataset.split()[row] == Split::Train;
+    let mut training: Vec<usize> = site.rows.iter().copied().filter(|row| trains(*row) && is_about(*row)).collect();
+    training.sort_by_cached_key(|row| sha256_hex(format!("{} {row}", site.name).as_bytes()));
+    let keep: BTreeSet<usize> = training.into_iter().take(most).collect();
+    site.rows.retain(|row| !trains(*row) || keep.contains(row));
 }
 
 /// What the backbone makes of all records. The sites' agents find the same features in the shared cache, whatever the

@@ -21,6 +21,7 @@ mod samples;
 mod scores;
 mod sites;
 mod svg;
+mod transfer;
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,12 @@ pub fn render(report: &Report) -> String {
     );
     headline::write(&mut page, report);
     // A tuned language model has losses, which the rounds show.
-    if report.rounds.iter().all(|round| round.test_loss.is_none()) {
+    if let Some(transfer) = &report.transfer {
+        section(&mut page, "What the texts are worth", |out| {
+            transfer::write(out, transfer);
+            accuracy::write(out, &report.sites, &report.metrics);
+        });
+    } else if report.rounds.iter().all(|round| round.test_loss.is_none()) {
         section(&mut page, "Accuracy", |out| {
             scores::write_summary(out, &report.metrics);
             accuracy::write(out, &report.sites, &report.metrics);

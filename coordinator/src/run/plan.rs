@@ -89,6 +89,9 @@ pub struct SimulateSection {
     /// "process" or "inline"; by the number of sites when absent.
     #[serde(default)]
     pub agents: Option<AgentKind>,
+    /// Most training rows that a site gets, drawn by the partition's rule; the others are nobody's.
+    #[serde(default)]
+    pub rows_per_site: Option<usize>,
     /// The `[llm]` of the simulation's coordinator; the embedded model when absent.
     #[serde(default)]
     pub llm: LlmConfig,
@@ -207,6 +210,9 @@ impl Plan {
                 "[run] quorum is {quorum}, but only {} sites are invited",
                 sites.len()
             )));
+        }
+        if self.simulate.rows_per_site == Some(0) {
+            return Err(Error::invalid("[simulate] rows_per_site must be at least 1"));
         }
         self.simulate.llm.check().map_err(|e| Error::invalid(format!("[simulate] {e}")))?;
         self.schema.validate().map_err(|e| Error::invalid(format!("[schema] {e}")))?;

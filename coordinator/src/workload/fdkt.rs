@@ -242,3 +242,6 @@ fn ask(tools: &Tools<'_>, llm: &dyn Llm, what: &str, prompts: &[Prompt]) -> Resu
         ))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,12 +37,33 @@ pub struct Schema {
     pub split: Option<SplitRule>,
     /// Inputs that hashed text gets.
     pub text_dim: usize,
+    /// Which part of a text record is its text.
+    #[serde(skip_serializing_if = "TextPart::is_default")]
+    pub text: TextPart,
     /// A pre-trained model whose features stand for images or texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Backbone>,
     /// What is known of the records without looking at them, in place of a survey.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub declared: Option<Declared>,
+}
+
+/// The part of a text record that is read as its text.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextPart {
+    /// `text`.
+    #[default]
+    Text,
+    /// `answer`, where the record has one.
+    Answer,
+}
+
+impl TextPart {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::Text
+    }
 }
 
 /// What is known of the records without looking at them: from a code book, not from the data. It takes the place of the
@@ -145,6 +166,7 @@ impl Default for Schema {
             corrections: Vec::new(),
             split: None,
             text_dim: 2048,
+            text: TextPart::Text,
             backbone: None,
             declared: None,
         }

@@ -4,7 +4,7 @@ use sheaf_agent::say;
 use std::time::Duration;
 
 use anyhow::Result;
-use sheaf_proto::v1::{RunDetail, RunRef};
+use sheaf_proto::v1::{Member, RunDetail, RunRef};
 use sheaf_transport::retry::is_transient;
 
 use super::detail_json;
@@ -88,8 +88,13 @@ fn show(detail: &RunDetail, steps: &mut Steps) {
     match detail.phases.last() {
         Some(phase) if phase.state == "collecting" => {
             let waiting = detail.members.iter().filter(|m| m.task == "awaiting approval").count();
-            let note =
-                if waiting > 0 { format!(" ({waiting} sites wait for approval)") } else { String::new() };
+            let note = if waiting > 0 {
+                format!(" ({waiting} sites wait for approval)")
+            } else {
+                let said = |m: &&Member| m.task == "running" && !m.reason.is_empty();
+                let said = detail.members.iter().find(said);
+                said.map(|m| format!(" ({}: {})", m.site, m.reason)).unwrap_or_default()
+            };
             steps.at(
                 &format!("{}{note}", phase.name),
                 u64::from(phase.delivered),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::llm::{Format, Sampling, stub::Scripted};
+use crate::llm::{Form, Format, Sampling, stub::Scripted};
 
 /// All completions under a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -182,10 +182,13 @@ prop_compose! {
         top_p in 0.01..1.0_f64,
         max_tokens in 1..4_u32,
         seed in prop::option::of(0..3_u64),
+        stop in prop::option::of("[ab]{1,2}"),
         format in format(),
+        form in prop_oneof![Just(Form::Ask), Just(Form::Continue)],
         sample in 0..3_u32,
     ) -> Prompt {
-        Prompt { system, user, options: Sampling { temperature, top_p, max_tokens, seed, format }, sample }
+        let options = Sampling { temperature, top_p, max_tokens, seed, stop, format };
+        Prompt { system, user, form, options, sample }
     }
 }
 

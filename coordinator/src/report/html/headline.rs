@@ -4,7 +4,7 @@ use super::markup::Escaped;
 use super::quantity::{
     bytes, count, counted, duration, measured, moment, percent, percent_or_missing, points,
 };
-use super::{is_in, sites};
+use super::{is_in, sites, transfer};
 use crate::report::{Metrics, ModelInfo, Report, Scores};
 
 pub(super) fn write(out: &mut String, report: &Report) {
@@ -45,6 +45,9 @@ fn outcome(report: &Report) -> String {
     }
     match report.sites.iter().filter(|s| is_in(s)).count() {
         0 => "No site is in this model.".to_owned(),
+        n if report.transfer.is_some() => {
+            format!("{} learnt from each other’s written texts; no record left its site.", counted(n, "site", "sites"))
+        }
         1 => "One site trained a model; no record left the site.".to_owned(),
         n => format!("{} trained one model together; no record left its site.", counted(n, "site", "sites")),
     }
@@ -69,6 +72,14 @@ fn write_tiles(out: &mut String, report: &Report) {
         |t| format!("on {} test rows {}", count(t.rows), place(&t.measured_on)),
     );
     put!(out, "<ul class=\"tiles\">\n");
+    if let Some(transfer) = &report.transfer {
+        for (class, label, value, note) in transfer::tiles(transfer) {
+            tile(out, class, label, &value, &note);
+        }
+        write_size_tiles(out, report);
+        put!(out, "</ul>\n");
+        return;
+    }
     if write_loss_tiles(out, report) {
         write_size_tiles(out, report);
         put!(out, "</ul>\n");

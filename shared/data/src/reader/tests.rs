@@ -297,6 +297,11 @@ fn texts_are_read_from_json_lines_and_csv() {
     let csv = open(&source("kind = 'text'\npath = 'b.csv'", dir.path()), &Schema::default()).unwrap();
     assert_eq!(csv.labels().iter().collect::<Vec<_>>(), [Some("x"), Some("y")]);
 
+    let answers = Schema { text: crate::TextPart::Answer, ..Schema::default() };
+    let lines = "{\"text\":\"q\",\"answer\":\"a\",\"label\":\"x\"}\n{\"text\":\"bare\",\"label\":\"x\"}\n";
+    fs::write(dir.path().join("b.jsonl"), lines).unwrap();
+    let read = open(&source("kind = 'text'\npath = 'b.jsonl'", dir.path()), &answers).unwrap();
+    assert_eq!((read.text(0), read.text(1)), (Some("a"), Some("bare")), "the answer, where there is one");
     fs::write(dir.path().join("a.jsonl"), "{\"text\":\"private words\", \"label\": 3}").unwrap();
     let error = message(open(&json, &Schema::default()));
     assert!(error.contains("row 1") && !error.contains("private"), "{error}");

@@ -2,7 +2,7 @@
 
 use super::bytes;
 use crate::dataset::{Records, Text};
-use crate::{DataError, Dataset, Levels, Schema, Split, split};
+use crate::{DataError, Dataset, Levels, Schema, Split, TextPart, split};
 use serde::Deserialize;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,11 @@ pub(crate) fn read(files: &[TextFile], schema: &Schema) -> Result<Dataset, DataE
             splits.push(split);
             labels.push(line.label);
             sites.push(line.site);
-            texts.push(Text { id: line.id, body: line.text, answer: line.answer });
+            let body = match (schema.text, &line.answer) {
+                (TextPart::Answer, Some(answer)) => answer.clone(),
+                _ => line.text,
+            };
+            texts.push(Text { id: line.id, body, answer: line.answer });
         }
     }
     let has_sites = sites.iter().any(Option::is_some);

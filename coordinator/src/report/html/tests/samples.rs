@@ -113,6 +113,7 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
         rounds: Vec::new(),
         comparison: None,
         samples: Vec::new(),
+        transfer: None,
         privacy: None,
         timing: Timing {
             total_s: 29.1,

@@ -1,0 +1,205 @@
+//! Exchanged texts: what each arm is worth, what was dropped on the way, what the texts say, what they give away.
+
+use sheaf_proto::fdkt::{Arm, Texts};
+
+use super::markup::Escaped;
+use super::quantity::{count, counted, duration, percent, percent_or_missing, points};
+use crate::report::{Judged, LlmUse, TransferReport, TransferSample};
+
+/// Every arm in the order of reading.
+pub(super) fn arms() -> impl Iterator<Item = (Arm, Option<Texts>)> {
+    let with_texts = |texts: Texts| [(texts.arm(), Some(texts)), (texts.alone(), Some(texts))];
+    [(Arm::Local, None)].into_iter().chain(Texts::ALL.into_iter().flat_map(with_texts))
+}
+
+/// What models of an arm have learnt from.
+pub(super) const fn words(arm: Arm) -> &'static str {
+    match arm {
+        Arm::Local => "Own records",
+        Arm::Synthetic => "Own records, texts of all sites",
+        Arm::Llm => "Own records, the language model’s texts from the labels alone",
+        Arm::Fdkt => "Own records, texts of all sites, the language model’s texts after them (FDKT)",
+        Arm::SyntheticAlone => "Texts of all sites, no record",
+        Arm::LlmAlone => "The language model’s texts from the labels alone, no record",
+        Arm::FdktAlone => "FDKT’s texts, no record",
+    }
+}
+
+/// The arm's accuracy: exact where that is known, else as the sites say it.
+pub(super) fn accuracy(transfer: &TransferReport, arm: Arm) -> Option<f64> {
+    let exact = transfer.judged.as_ref().and_then(|judged| judged.arms.get(&arm)).copied();
+    exact.or_else(|| transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy))
+}
+
+pub(super) fn write(out: &mut String, transfer: &TransferReport) {
+    write_arms(out, transfer);
+    if let Some(judged) = &transfer.judged {
+        write_copies(out, judged);
+    }
+    write_samples(out, &transfer.samples);
+    write_funnels(out, transfer);
+    write_makers(out, transfer);
+}
+
+fn write_arms(out: &mut String, transfer: &TransferReport) {
+    let judged = transfer.judged.as_ref();
+    if transfer.arms.is_empty() && judged.is_none() {
+        put!(out, "<p class=\"quiet\">What the texts are worth was not measured in this run.</p>\n");
+        return;
+    }
+    put!(
+        out,
+        "<div class=\"scroll\"><table class=\"scores\">\n<caption>Task models by what they have learnt from, on the sites’ own \
+         test records. “Said by the sites” carries the noise that it was paid for with; “exact” was measured with all records \
+         at hand, which only a simulation has.</caption>\n<thead><tr><th scope=\"col\">Learnt from</th>\
+         <th scope=\"col\" class=\"num\">Texts</th><th scope=\"col\" class=\"num\">Said by the sites</th>\
+         <th scope=\"col\" class=\"num\">Exact</th><th scope=\"col\" class=\"num\">Against own records</th></tr></thead>\n\
+         <tbody>\n"
+    );
+    let local = accuracy(transfer, Arm::Local);
+    for (arm, texts) in arms() {
+        let said = transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy);
+        let exact = judged.and_then(|judged| judged.arms.get(&arm)).copied();
+        if said.is_none() && exact.is_none() {
+            continue;
+        }
+        let texts = texts.and_then(|texts| transfer.counts.get(&texts)).map(|texts| count(*texts as u64));
+        let gain = match (arm, accuracy(transfer, arm), local) {
+            (Arm::Local, ..) | (_, None, _) | (.., None) => String::new(),
+            (_, Some(this), Some(local)) => points(this - local),
+        };
+        row(out, words(arm), [texts.unwrap_or_default(), cell(said), cell(exact), gain]);
+    }
+    if let Some(judged) = judged {
+        let gain = local.map(|local| points(judged.pooled - local)).unwrap_or_default();
+        let cells = [String::new(), String::new(), percent(judged.pooled, 1), gain];
+        row(out, "Records of all sites in one place (bound)", cells);
+    }
+    put!(out, "</tbody>\n</table></div>\n");
+}
+
+fn cell(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| percent(share, 1))
+}
+
+fn row(out: &mut String, head: &str, cells: [String; 4]) {
+    put!(out, "<tr><th scope=\"row\">{}</th>", Escaped(head));
+    for cell in cells {
+        put!(out, "<td class=\"num\">{}</td>", Escaped(&cell));
+    }
+    put!(out, "</tr>\n");
+}
+
+fn write_copies(out: &mut String, judged: &Judged) {
+    let near = judged.near_copies;
+    put!(
+        out,
+        "<p>Of {} that left a site, <strong>{}</strong> share{} {} or more words in a row with a private training record; the \
+         longest such run has {}. This was measured for the report, not used to choose texts: a filter that reads records \
+         would have to be paid for.</p>\n",
+        Escaped(&counted(near.texts, "text", "texts")),
+        count(near.found as u64),
+        if near.found == 1 { "s" } else { "" },
+        near.words,
+        Escaped(&counted(near.longest_run, "word", "words"))
+    );
+}
+
+fn write_samples(out: &mut String, samples: &[TransferSample]) {
+    if samples.is_empty() {
+        return;
+    }
+    put!(
+        out,
+        "<div class=\"scroll\"><table class=\"samples\">\n<caption>A text of each kind, for a few labels.</caption>\n<thead><tr>"
+    );
+    let heads = ["Label", "By a site, under privacy", "By the language model, from the label", "By it, after the sites’ texts"];
+    for head in heads {
+        put!(out, "<th scope=\"col\">{}</th>", Escaped(head));
+    }
+    put!(out, "</tr></thead>\n<tbody>\n");
+    for sample in samples {
+        put!(out, "<tr><th scope=\"row\">{}</th>", Escaped(&sample.label));
+        for text in [&sample.synthetic, &sample.llm, &sample.fdkt] {
+            put!(out, "<td>{}</td>", Escaped(text.as_deref().unwrap_or("–")));
+        }
+        put!(out, "</tr>\n");
+    }
+    put!(out, "</tbody>\n</table></div>\n");
+}
+
+fn write_funnels(out: &mut String, transfer: &TransferReport) {
+    if transfer.funnels.is_empty() {
+        return;
+    }
+    put!(
+        out,
+        "<div class=\"scroll\"><table class=\"funnel\">\n<caption>What became of the texts on the way to each set.</caption>\n\
+         <thead><tr><th scope=\"col\">Set</th><th scope=\"col\">Step</th><th scope=\"col\" class=\"num\">Given</th>\
+         <th scope=\"col\" class=\"num\">Kept</th><th scope=\"col\">Dropped</th></tr></thead>\n<tbody>\n"
+    );
+    for (texts, funnel) in &transfer.funnels {
+        for step in &funnel.steps {
+            let dropped = |(reason, n): (&String, &usize)| format!("{reason}: {}", count(*n as u64));
+            let dropped: Vec<String> = step.dropped.iter().map(dropped).collect();
+            put!(
+                out,
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td>{}</td></tr>\n",
+                Escaped(texts.name()),
+                Escaped(&step.name),
+                count(step.given as u64),
+                count(step.kept() as u64),
+                Escaped(&dropped.join("; "))
+            );
+        }
+    }
+    put!(out, "</tbody>\n</table></div>\n");
+}
+
+/// Who filtered and who wrote.
+fn write_makers(out: &mut String, transfer: &TransferReport) {
+    let judge = &transfer.judge;
+    let filter = if judge.clusters == 0 {
+        "The sites’ texts were filtered by scores alone (fit of the label, distance to its middle, near-duplicates).".to_owned()
+    } else {
+        format!(
+            "The sites’ texts were filtered by the language model in {}; {} of these had no readable answer and went by scores.",
+            counted(judge.clusters, "cluster", "clusters"),
+            judge.fallen_back
+        )
+    };
+    put!(out, "<p>{}", Escaped(&filter));
+    if let Some(LlmUse { model, requests, from_cache, prompt_tokens, completion_tokens, cost, seconds }) = &transfer.llm {
+        put!(
+            out,
+            " {} answered {} requests ({} more came from the cache): {} tokens read, {} written, in {}.",
+            Escaped(model),
+            count(*requests),
+            count(*from_cache),
+            count(*prompt_tokens),
+            count(*completion_tokens),
+            duration(*seconds)
+        );
+        if let Some(cost) = cost {
+            put!(out, " It cost {cost:.2}.");
+        }
+    }
+    put!(out, "</p>\n");
+}
+
+/// The figures at the top: of the run's main arm, of records alone, and the bound.
+pub(super) fn tiles(transfer: &TransferReport) -> [(&'static str, &'static str, String, String); 3] {
+    let main = Texts::ALL.into_iter().rev().find(|texts| transfer.counts.contains_key(texts));
+    let (local, best) = (accuracy(transfer, Arm::Local), main.and_then(|texts| accuracy(transfer, texts.arm())));
+    let gain = match (best, local) {
+        (Some(best), Some(local)) => format!("{} points against own records", points(best - local)),
+        _ => "not measured in this run".to_owned(),
+    };
+    let bound = transfer.judged.as_ref().map(|judged| judged.pooled);
+    let known = if bound.is_some() { "all records in one place, to compare" } else { "known in simulations alone" };
+    [
+        ("federated", "With exchanged texts", percent_or_missing(best, 1), gain),
+        ("local", "Own records alone", percent_or_missing(local, 1), "a task model at each site".to_owned()),
+        ("pooled", "Pooled records", percent_or_missing(bound, 1), known.to_owned()),
+    ]
+}

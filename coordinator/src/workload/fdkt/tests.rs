@@ -1,0 +1,272 @@
+//! The coordinator's part with a scripted language model and an encoder that counts letters.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use sheaf_data::Backbone;
+use sheaf_proto::fdkt::Texts;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    home::Home,
+    llm::{Completion, Finish, Llm, LlmError, Usage, config::LlmConfig},
+    models::{LocalModels, Models},
+    store::blobs::BlobStore,
+};
+
+const PLAN: &str = "[run]\nname = 'x'\nworkload = 'fdkt'\n[schema.declared]\nclasses = ['red_car', 'blue_boat']\ndim = 26\n\
+    [schema.backbone]\nmodel = 'minilm-l6'\n[fdkt]\ncontrol = 'About: {label}'\nabout = 'Texts about vehicles'\n\
+    lora = { rank = 4, alpha = 8, targets = ['q_proj'] }\n\
+    tuning = { epochs = 1, batch = 8, learning_rate = 0.001 }\n\
+    filter = { worst = 0.0, far = 0.0, near = 0.999 }\n\
+    augment = { per_class = 3, spare = 2, demonstrations = 1, per_prompt = 2, min_words = 2, margin = 1.0 }\n";
+
+type Script = dyn Fn(&Prompt, usize) -> String + Send + Sync;
+
+/// A model that answers by a script, and counts.
+struct Scripted {
+    follows: bool,
+    asked: AtomicUsize,
+    script: Box<Script>,
+    /// Called off after so many answers.
+    stop: Mutex<Option<(usize, CancellationToken)>>,
+}
+
+#[tonic::async_trait]
+impl Llm for Scripted {
+    fn name(&self) -> String {
+        "scripted".to_owned()
+    }
+    fn follows_instructions(&self) -> bool {
+        self.follows
+    }
+    async fn complete(&self, prompt: &Prompt) -> Result<Completion, LlmError> {
+        let asked = self.asked.fetch_add(1, Relaxed);
+        if let Some((after, stop)) = &*self.stop.lock().unwrap()
+            && asked >= *after
+        {
+            stop.cancel();
+        }
+        let text = (self.script)(prompt, asked);
+        Ok(Completion { text, usage: Usage { prompt_tokens: 5, completion_tokens: 2 }, finish: Finish::Stop })
+    }
+}
+
+struct Fakes(Arc<Scripted>);
+
+impl LocalModels for Fakes {
+    fn language(&self, _name: Option<&str>) -> Result<Arc<dyn Llm>, Error> {
+        Ok(Arc::clone(&self.0) as Arc<dyn Llm>)
+    }
+
+    fn embed(
+        &self,
+        _encoder: &Backbone,
+        texts: &[&str],
+        _stop: &CancellationToken,
+    ) -> Result<(usize, Vec<f32>), Error> {
+        let letters = |text: &&str| {
+            ('a'..='z').map(move |letter| text.to_lowercase().matches(letter).count() as f32).collect::<Vec<_>>()
+        };
+        Ok((26, texts.iter().flat_map(letters).collect()))
+    }
+}
+
+struct World {
+    folder: TempDir,
+    plan: Plan,
+    blobs: BlobStore,
+    model: Arc<Scripted>,
+    models: Models,
+    stop: CancellationToken,
+}
+
+impl World {
+    fn new(plan: &str, follows: bool, script: impl Fn(&Prompt, usize) -> String + Send + Sync + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Arc::new(Scripted {
+            follows,
+            asked: AtomicUsize::new(0),
+            script: Box::new(script),
+            stop: Mutex::new(None),
+        });
+        let home = Home::at(folder.path());
+        Self {
+            plan: Plan::parse(plan).unwrap(),
+            blobs: BlobStore::open(&folder.path().join("blobs")).unwrap(),
+            models: Models::new(&home, LlmConfig::default(), Arc::new(Fakes(Arc::clone(&model)))),
+            model,
+            stop: CancellationToken::new(),
+            folder,
+        }
+    }
+
+    fn pool(&self, sites: &[&[(&str, &str)]]) -> Pool {
+        let blob = |texts: &&[(&str, &str)]| {
+            let line = |(text, label): &(&str, &str)| {
+                serde_json::to_string(&Labelled::new(*text, *label)).unwrap() + "\n"
+            };
+            self.blobs.put(texts.iter().map(line).collect::<String>().as_bytes()).unwrap()
+        };
+        let name = |number| format!("site-{number}").parse().unwrap();
+        Pool { sites: sites.iter().enumerate().map(|(number, texts)| (name(number), blob(texts))).collect() }
+    }
+
+    /// Refines on a thread that may block, as a driver does.
+    fn refine(&self, pool: Option<&Pool>) -> Result<Refined, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let _guard = runtime.enter();
+        let tools = Tools { models: &self.models, stop: &self.stop, tell: &|_, _, _| {} };
+        refine(
+            &Context {
+                plan: &self.plan,
+                blobs: &self.blobs,
+                members: &[],
+                run_id: "x-1",
+                version: 1,
+                authority: &[],
+                tools: Some(&tools),
+            },
+            pool,
+        )
+    }
+
+    fn texts(&self, refined: &Refined, texts: Texts) -> Vec<Labelled> {
+        let bytes = self.blobs.get(&refined.sets[&texts]).unwrap();
+        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+const SITES: &[&[(&str, &str)]] = &[
+    &[("my red car is a rare racer", "red_car"), ("two words", "blue_boat"), ("a blue boat with a blue sail", "blue_boat")],
+    &[("My red car is a  rare racer", "red_car"), ("the old red car carries our carrier", "red_car")],
+];
+
+/// Goes on with lists: good texts of the list's label, one that fits the other label, one copy of the demonstration.
+fn lists(prompt: &Prompt, _asked: usize) -> String {
+    let red = prompt.user.contains("\"red car\"");
+    let number = prompt.sample;
+    let demonstration = prompt.user.lines().find_map(|line| line.strip_prefix("1. ")).unwrap_or("nothing");
+    match (number, red) {
+        (0, _) => format!(" {demonstration}\n3. and more"),
+        (1, true) => " a bull bobbed about in the blue boat".to_owned(),
+        (1, false) => " a car racer red carer".to_owned(),
+        (_, true) => format!(" car number {} ran a race\n\nIgnored", "rac ".repeat(number as usize)),
+        (_, false) => format!(" boat number {} bobs about", "bob ".repeat(number as usize)),
+    }
+}
+
+#[test]
+fn a_model_that_only_goes_on_with_texts_gets_lists_and_its_texts_are_checked() {
+    let world = World::new(PLAN, false, lists);
+    let refined = world.refine(Some(&world.pool(SITES))).unwrap();
+    assert_eq!(refined.judge, JudgeUse::default(), "scores decide");
+    let synthetic = world.texts(&refined, Texts::Synthetic);
+    assert_eq!(synthetic.len(), 3, "a repetition and a short text are dropped: {synthetic:?}");
+    assert!(synthetic.iter().all(|text| ["red_car", "blue_boat"].contains(&text.label.as_str())));
+
+    let fdkt = world.texts(&refined, Texts::Fdkt);
+    assert_eq!(fdkt[..3], synthetic[..], "the sites' own come first");
+    let written = &fdkt[3..];
+    for class in ["red_car", "blue_boat"] {
+        let of = written.iter().filter(|text| text.label == class).count();
+        assert!((1..=3).contains(&of), "{class}: {written:?}");
+    }
+    assert!(written.iter().all(|text| !text.text.contains("Ignored") && !text.text.contains("bull")));
+    let funnel = &refined.funnels[&Texts::Fdkt];
+    let dropped: Vec<&str> =
+        funnel.steps.iter().flat_map(|step| step.dropped.keys().map(String::as_str)).collect();
+    assert!(dropped.contains(&"another label fits better"), "{funnel:?}");
+    assert!(dropped.contains(&"copy of a demonstration"), "{funnel:?}");
+
+    let llm = world.texts(&refined, Texts::Llm);
+    assert!(llm.iter().all(|text| !synthetic.contains(text)) && !llm.is_empty());
+    let lines = String::from_utf8(world.blobs.get(&refined.augmented).unwrap()).unwrap();
+    assert_eq!(lines.lines().count(), written.len() + llm.len());
+    let line: serde_json::Value =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).find(|line: &serde_json::Value| line["set"] == "fdkt").unwrap();
+    assert_eq!(line["model"], "scripted");
+    assert_eq!(line["demonstrations"].as_array().unwrap().len(), 1);
+    assert_eq!(line["prompt"].as_str().unwrap().len(), 64);
+    let head = refined.head.unwrap();
+    assert_eq!((head.texts, head.rows), (Texts::Fdkt, fdkt.len() as u64));
+}
+
+/// Keeps the first of every cluster, or does not answer; writes samples in the layout that is asked for.
+fn instructed(keep: &'static str) -> impl Fn(&Prompt, usize) -> String + Send + Sync {
+    move |prompt, _| {
+        if prompt.user.contains("\"keep\"") {
+            return keep.to_owned();
+        }
+        let wanted = prompt.user.lines().filter_map(|line| line.split_once(". ").map(|(_, label)| label));
+        wanted
+            .filter(|label| ["red car", "blue boat"].contains(label))
+            .enumerate()
+            .map(|(at, label)| {
+                let word = if label == "red car" { "car race" } else { "boat bob blue" };
+                format!("### Sample {}\nLabel: {label}\nText: {word} {}\n", at + 1, "ab".repeat(at + prompt.sample as usize))
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_model_that_follows_instructions_judges_clusters_and_fills_a_layout() {
+    let world = World::new(PLAN, true, instructed("{\"keep\": [0]}"));
+    let refined = world.refine(Some(&world.pool(SITES))).unwrap();
+    assert_eq!((refined.judge.by_model, refined.judge.fallen_back), (refined.judge.clusters, 0));
+    assert!(refined.judge.clusters > 0);
+    assert!(refined.counts[&Texts::Fdkt] > refined.counts[&Texts::Synthetic], "{:?}", refined.counts);
+    let used = refined.llm.unwrap();
+    assert!(used.requests == 0 && used.model == "scripted", "a scripted model has no meter");
+}
+
+#[test]
+fn a_judge_that_writes_rubbish_is_asked_again_and_then_scores_decide() {
+    let world = World::new(PLAN, true, instructed("I would keep them all."));
+    let refined = world.refine(Some(&world.pool(SITES))).unwrap();
+    assert_eq!(refined.judge.by_model, 0);
+    assert_eq!(refined.judge.fallen_back, refined.judge.clusters);
+    assert_eq!(refined.counts[&Texts::Synthetic], 3, "no cluster is lost");
+    let keeps = refined.judge.clusters * 3;
+    assert!(world.model.asked.load(Relaxed) > keeps, "three answers a cluster");
+}
+
+#[test]
+fn what_was_answered_is_not_asked_again_after_a_stop() {
+    let world = World::new(PLAN, false, lists);
+    *world.model.stop.lock().unwrap() = Some((3, world.stop.clone()));
+    let pool = world.pool(SITES);
+    assert!(world.refine(Some(&pool)).unwrap_err().to_string().contains("sheaf run resume"));
+    let before = world.model.asked.load(Relaxed);
+    *world.model.stop.lock().unwrap() = None;
+
+    // Another process: the cache lies in the home.
+    let models = Models::new(
+        &Home::at(world.folder.path()),
+        LlmConfig::default(),
+        Arc::new(Fakes(Arc::clone(&world.model))),
+    );
+    let again = World { models, stop: CancellationToken::new(), ..world };
+    let refined = again.refine(Some(&pool)).unwrap();
+    let all = again.model.asked.load(Relaxed);
+    let questions = 2 * 2 * 6; // two sets, two labels, six texts each
+    assert!(all <= questions + 1, "{all} asked for {questions}, {before} before the stop");
+    assert_eq!(again.refine(Some(&pool)).unwrap().sets, refined.sets, "the same texts");
+    assert_eq!(again.model.asked.load(Relaxed), all, "nothing is asked twice");
+}
+
+#[test]
+fn an_ablation_without_the_sites_asks_them_nothing() {
+    let world = World::new(&format!("{PLAN}arms = ['llm']\n"), false, lists);
+    let refined = world.refine(None).unwrap();
+    assert_eq!(refined.sets.keys().collect::<Vec<_>>(), [&Texts::Llm]);
+    let world = World::new(&format!("{PLAN}arms = ['synthetic']\n"), false, lists);
+    let refined = world.refine(Some(&world.pool(SITES))).unwrap();
+    assert_eq!((refined.sets.len(), world.model.asked.load(Relaxed)), (1, 0));
+    assert!(refined.llm.is_none());
+}
