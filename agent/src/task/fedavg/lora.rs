@@ -56,6 +56,7 @@ fn adapter(
         alpha: spec.alpha,
         dropout: spec.dropout,
         targets: spec.targets.clone(),
+        layers: spec.layers,
     };
     let Some(input) = input else {
         return Adapter::new(model, &config, seed).map_err(model_error);

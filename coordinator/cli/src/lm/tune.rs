@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// Target modules.
     #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
     targets: Vec<String>,
+    /// Adapt so many of the topmost layers alone: faster, and a smaller adapter.
+    #[arg(long)]
+    layers: Option<usize>,
     /// Passes over the examples; may be a fraction.
     #[arg(long, default_value_t = 1.0)]
     epochs: f64,
@@ -110,6 +113,7 @@ impl Args {
             alpha: self.lora_alpha,
             dropout: self.lora_dropout,
             targets: self.targets.clone(),
+            layers: self.layers,
         }
     }
 }

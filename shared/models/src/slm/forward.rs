@@ -86,6 +86,7 @@ pub(crate) struct Pass {
     pub(crate) last: Tensor<2>,
     /// After it.
     pub(crate) hidden: Tensor<2>,
+    /// Of the topmost blocks, ascending; the last is of the model's last block.
     pub(crate) traces: Vec<BlockTrace>,
     pub(crate) rotary: Rotary,
 }
@@ -97,9 +98,9 @@ pub(crate) enum Keep {
     Nothing,
     /// Each block's keys and values: a prompt before generation.
     Cache,
-    /// What backward needs.
+    /// What backward needs, from the lowest block with an adapter on.
     Traces,
-    /// Each block's input alone; backward runs the block again. Less memory, about a third more time.
+    /// These blocks' input alone; backward runs the block again. Less memory, about a third more time.
     Inputs,
 }
 
@@ -137,10 +138,15 @@ impl LanguageModel {
         let rotary = Rotary::new(0..batch.length, self.config.head_dim, self.config.rope_theta);
         let mut x = self.embedding.clone().select(0, ops::indices(&batch.tokens, &self.device));
         let mut traces = Vec::new();
+        let lowest = match keep {
+            Keep::Nothing => self.blocks.len(),
+            Keep::Cache => 0,
+            Keep::Traces | Keep::Inputs => adapted.map_or(0, |adapted| adapted.weights.lowest()),
+        };
         for (layer, block) in self.blocks.iter().enumerate() {
             let (output, inner) = self.block(block, layer, &x, batch, &rotary, adapted);
-            let inner = (keep != Keep::Inputs).then_some(inner);
-            if keep != Keep::Nothing {
+            if layer >= lowest {
+                let inner = (keep != Keep::Inputs).then_some(inner);
                 traces.push(BlockTrace { input: x, inner });
             }
             x = output;
