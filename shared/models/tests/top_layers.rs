@@ -1,12 +1,17 @@
 //! Adapters on the topmost layers alone, on a small random Llama.
 
 use sheaf_models::{
-    Adapter, LanguageModel, LoraConfig,
-    train::{Encoded, TuneConfig, per_record::clipped_sum, supervised::Tuner},
+    Adapter, LanguageModel, LoraConfig, ModelError,
+    train::{
+        Encoded, Frozen, TuneConfig,
+        optimizer::{Named, global_norm},
+        per_record::{clipped_sum, clipped_sum_from},
+        supervised::Tuner,
+    },
 };
 
 use crate::{
-    fixture::{apart, json, same},
+    fixture::{apart, close, json, same},
     tiny_llama::{model, records},
 };
 
@@ -23,6 +28,14 @@ fn adapter(model: &LanguageModel, layers: Option<usize>) -> Adapter {
         }
     }
     adapter
+}
+
+fn difference(a: &Named, b: &Named) -> Named {
+    let mut difference = a.clone();
+    for (name, tensor) in &mut difference {
+        tensor.data.iter_mut().zip(&b[name].data).for_each(|(a, b)| *a -= b);
+    }
+    difference
 }
 
 fn encoded() -> Vec<Encoded> {
@@ -79,4 +92,73 @@ fn files_name_the_layers_and_a_model_with_fewer_is_refused() {
     let refused = Adapter::new(&model, &config(Some(3)), 1).unwrap_err().to_string();
     assert!(refused.contains("layers: 3") && refused.contains("only 2"), "{refused}");
     assert!(Adapter::new(&model, &config(Some(0)), 1).is_err());
+}
+
+#[test]
+fn what_is_computed_once_gives_the_same_gradients_whatever_stands_beside_a_record() {
+    let (model, mut records) = (model(), encoded());
+    records.push(Encoded { tokens: vec![5, 9, 7], first_target: 1 });
+    let lengths: Vec<usize> = records.iter().map(|record| record.tokens.len()).collect();
+    assert!(lengths.iter().any(|length| *length != lengths[0]), "there is padding");
+    let top = adapter(&model, Some(1));
+    let frozen = Frozen::compute(&model, &top.config, &records, &|| false).unwrap();
+    let all: Vec<usize> = (0..records.len()).rev().collect();
+    for rows in [all.clone(), vec![records.len() - 1], vec![0, records.len() - 1]] {
+        let named: Vec<&Encoded> = rows.iter().map(|row| &records[*row]).collect();
+        let wanted = clipped_sum(&model, &top, &named, 0.05).unwrap();
+        // Without states it is the same code from the first layer on.
+        let plain = clipped_sum_from(&model, &top, &Frozen::none(&records), &rows, 0.05).unwrap();
+        assert_eq!((&plain.sum, &plain.norms), (&wanted.sum, &wanted.norms));
+        let ours = clipped_sum_from(&model, &top, &frozen, &rows, 0.05).unwrap();
+        let figures = ours.norms.iter().chain(&ours.losses).zip(wanted.norms.iter().chain(&wanted.losses));
+        assert!(figures.into_iter().all(|(a, b)| (a - b).abs() < 1e-5 * b.abs()));
+        // Of the whole gradient: a matrix whose part in it is tiny differs by its rounding.
+        let most = 1e-5 * global_norm(&wanted.sum);
+        assert!(global_norm(&difference(&ours.sum, &wanted.sum)) < most);
+    }
+    let of_all = adapter(&model, None);
+    let refused = clipped_sum_from(&model, &of_all, &frozen, &all, 1.0).unwrap_err().to_string();
+    assert!(refused.contains("layer 0") && refused.contains("layer 1"), "{refused}");
+    let nothing_below = Frozen::compute(&model, &of_all.config, &records, &|| true).unwrap();
+    assert!(clipped_sum_from(&model, &of_all, &nothing_below, &all, 1.0).is_ok());
+    let stopped = Frozen::compute(&model, &top.config, &records, &|| true);
+    assert!(matches!(stopped.err(), Some(ModelError::Stopped)));
+}
+
+#[test]
+fn tuning_takes_the_same_steps_from_what_is_computed_once() {
+    let (model, records) = (model(), encoded());
+    let mut top = adapter(&model, Some(1));
+    top.config.dropout = 0.2;
+    let config = TuneConfig { epochs: 4.0, batch: 2, learning_rate: 1e-2, ..TuneConfig::default() };
+    let tuned = |frozen: bool| {
+        let mut tuner = Tuner::new(&model, &top, &records, &config).unwrap();
+        if frozen {
+            tuner.freeze(&|| false).unwrap();
+        }
+        let mut losses = Vec::new();
+        while let Some(step) = tuner.step().unwrap() {
+            losses.push(step.loss);
+        }
+        (losses, tuner.finish().adapter.tensors)
+    };
+    let ((ours, tensors), (wanted, others)) = (tuned(true), tuned(false));
+    assert!(
+        ours.len() > 4 && ours.iter().zip(&wanted).all(|(a, b)| close(*a, *b, 1e-5)),
+        "{ours:?} {wanted:?}"
+    );
+    assert!(
+        global_norm(&difference(&tensors, &others)) < 1e-3 * global_norm(&difference(&others, &top.tensors))
+    );
+}
+
+#[test]
+fn pieces_have_every_record_once_and_shrink_with_its_length() {
+    let record = |length: usize| Encoded { tokens: vec![1; length], first_target: 1 };
+    let records: Vec<Encoded> = [900, 12, 30, 2000, 12, 30, 12, 600].into_iter().map(record).collect();
+    let frozen = Frozen::none(&records);
+    let pieces = frozen.pieces((0..records.len()).collect(), 3);
+    assert_eq!(pieces, [vec![1, 4, 6], vec![2, 5], vec![7], vec![0], vec![3]]);
+    assert_eq!(frozen.pieces(vec![5, 1], 64), [vec![1, 5]]);
+    assert!(frozen.pieces(Vec::new(), 3).is_empty());
 }

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sheaf_models::{
-    Adapter, LoraConfig,
+    Adapter, LoraConfig, ModelError,
     train::{Example, Nll, Step, TuneConfig, evaluate, supervised::Tuner},
 };
 
@@ -140,6 +140,12 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     }
     let before = measure(None)?;
     let stop = interrupted()?;
+    tuner.freeze(&|| stop.load(Ordering::Relaxed)).map_err(|error| match error {
+        ModelError::Stopped => {
+            Interrupted("stopped before a step; the same command goes on".to_owned()).into()
+        }
+        other => anyhow::Error::from(other),
+    })?;
     let mut steps = Vec::new();
     let mut bar = output::Steps::new(cli.json);
     while let Some(step) = tuner.step()? {

@@ -91,6 +91,12 @@ pub(crate) struct Pass {
     pub(crate) rotary: Rotary,
 }
 
+/// Where a pass begins: what enters a layer, `[batch * length, hidden]`.
+pub(crate) struct Entry {
+    pub(crate) layer: usize,
+    pub(crate) states: Tensor<2>,
+}
+
 /// What a pass should keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -134,16 +140,47 @@ impl LanguageModel {
         adapted: Option<Adapted<'_>>,
         keep: Keep,
     ) -> Result<Pass, ModelError> {
+        Ok(self.run_from(self.begin(batch)?, batch, adapted, keep))
+    }
+
+    /// The entry of a whole pass: the tokens' embeddings.
+    pub(crate) fn begin(&self, batch: &Batch) -> Result<Entry, ModelError> {
         self.check_tokens(batch)?;
-        let rotary = Rotary::new(0..batch.length, self.config.head_dim, self.config.rope_theta);
-        let mut x = self.embedding.clone().select(0, ops::indices(&batch.tokens, &self.device));
+        let tokens = ops::indices(&batch.tokens, &self.device);
+        Ok(Entry { layer: 0, states: self.embedding.clone().select(0, tokens) })
+    }
+
+    fn rotary(&self, batch: &Batch) -> Rotary {
+        Rotary::new(0..batch.length, self.config.head_dim, self.config.rope_theta)
+    }
+
+    /// What enters a layer where none below it has an adapter, `[batch * length, hidden]`.
+    pub(crate) fn entering(&self, batch: &Batch, layer: usize) -> Result<Tensor<2>, ModelError> {
+        let rotary = self.rotary(batch);
+        let through = |x: Tensor<2>, (layer, block): (usize, &Block)| {
+            self.block(block, layer, &x, batch, &rotary, None).0
+        };
+        let x = self.begin(batch)?.states;
+        Ok(self.blocks.iter().enumerate().take(layer).fold(x, through))
+    }
+
+    /// A pass from a layer on. No layer below it may have an adapter.
+    pub(crate) fn run_from(
+        &self,
+        entry: Entry,
+        batch: &Batch,
+        adapted: Option<Adapted<'_>>,
+        keep: Keep,
+    ) -> Pass {
+        let rotary = self.rotary(batch);
+        let Entry { layer: first, states: mut x } = entry;
         let mut traces = Vec::new();
         let lowest = match keep {
             Keep::Nothing => self.blocks.len(),
             Keep::Cache => 0,
             Keep::Traces | Keep::Inputs => adapted.map_or(0, |adapted| adapted.weights.lowest()),
         };
-        for (layer, block) in self.blocks.iter().enumerate() {
+        for (layer, block) in self.blocks.iter().enumerate().skip(first) {
             let (output, inner) = self.block(block, layer, &x, batch, &rotary, adapted);
             if layer >= lowest {
                 let inner = (keep != Keep::Inputs).then_some(inner);
@@ -152,7 +189,7 @@ impl LanguageModel {
             x = output;
         }
         let hidden = ops::rms_norm(&x, &self.final_norm, self.config.rms_eps);
-        Ok(Pass { last: x, hidden, traces, rotary })
+        Pass { last: x, hidden, traces, rotary }
     }
 
     pub(crate) fn block(
