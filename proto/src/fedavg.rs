@@ -119,6 +119,9 @@ pub struct AdapterSpec {
     pub dropout: f64,
     /// Modules that get an adapter, by the end of their name, such as `q_proj`.
     pub targets: Vec<String>,
+    /// How many of the topmost decoder layers get one; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
 }
 
 /// How a site trains in one round.

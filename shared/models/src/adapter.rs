@@ -1,6 +1,10 @@
 //! Adapters in host memory and in files as the `peft` package of Python writes and reads them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
@@ -21,15 +25,22 @@ const CONFIG: &str = "adapter_config.json";
 /// An adapter: its options, and its matrices by their names in `peft`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
-    /// Rank, scale, targets.
+    /// Rank, scale, targets, layers.
     pub config: LoraConfig,
     /// `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight` `[rank, in]`, `...lora_B.weight` `[out, rank]`.
     pub tensors: BTreeMap<String, HostTensor>,
 }
 
+const PREFIX: &str = "base_model.model.model.layers.";
+
 /// The name of one matrix; `part` is `A` or `B`.
 pub(crate) fn tensor_name(layer: usize, module: Module, part: char) -> String {
-    format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", module.path())
+    format!("{PREFIX}{layer}.{}.lora_{part}.weight", module.path())
+}
+
+/// The layer that a matrix's name speaks of.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok()
 }
 
 impl Adapter {
@@ -37,7 +48,7 @@ impl Adapter {
     /// nothing yet.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for options that cannot be meant.
+    /// [`ModelError::Config`] for options that cannot be meant, or more layers than the model has.
     pub fn new(model: &LanguageModel, config: &LoraConfig, seed: u64) -> Result<Self, ModelError> {
         Self::for_shape(model.config(), config, seed)
     }
@@ -45,7 +56,7 @@ impl Adapter {
     /// As [`Self::new`], from a model's sizes alone.
     ///
     /// # Errors
-    /// [`ModelError::Config`] for options that cannot be meant.
+    /// As [`Self::new`].
     pub fn for_shape(sizes: &LlamaConfig, config: &LoraConfig, seed: u64) -> Result<Self, ModelError> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut tensors = BTreeMap::new();
@@ -65,7 +76,8 @@ impl Adapter {
     /// Checks the matrices against a model and brings them to its device.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] for a matrix that is missing, too many, misshapen or not finite.
+    /// [`ModelError::Tensor`] for a matrix that is missing, too many, misshapen or not finite, [`ModelError::Config`] when
+    /// the model has fewer layers than are adapted.
     pub fn to_device(&self, sizes: &LlamaConfig, device: &Device) -> Result<LoraWeights, ModelError> {
         let mut map = TensorMap(self.tensors.clone());
         let mut layers = vec![[const { None }; 7]; sizes.layers];
@@ -103,6 +115,7 @@ impl Adapter {
             "lora_alpha": self.config.alpha,
             "lora_dropout": self.config.dropout,
             "target_modules": self.config.modules()?.iter().map(|m| m.name()).collect::<Vec<_>>(),
+            "layers_to_transform": self.config.layers.map(|_| self.layers()),
             "bias": "none",
             "fan_in_fan_out": false,
             "inference_mode": true,
@@ -151,9 +164,15 @@ impl Adapter {
             alpha: json["lora_alpha"].as_f64().ok_or_else(|| refused("lora_alpha is missing".to_owned()))?,
             dropout: json["lora_dropout"].as_f64().unwrap_or(0.0),
             targets,
+            layers: topmost(&json["layers_to_transform"], &path)?,
         };
         config.modules()?;
         Ok(Self { config, tensors: safetensors::read(&folder.join(WEIGHTS))?.0 })
+    }
+
+    /// The layers that have matrices, ascending.
+    fn layers(&self) -> BTreeSet<usize> {
+        self.tensors.keys().filter_map(|name| layer_of(name)).collect()
     }
 
     /// The matrices as a safetensors file.
@@ -165,10 +184,35 @@ impl Adapter {
     }
 }
 
+/// How many topmost layers a file's list of layers is; none where there is no list. How many layers the model has is not known
+/// yet: a list of lower ones lacks matrices in [`Adapter::to_device`].
+fn topmost(list: &Value, path: &Path) -> Result<Option<usize>, ModelError> {
+    let numbers = match list {
+        Value::Null => return Ok(None),
+        Value::Array(layers) => layers.iter().map(Value::as_u64).collect(),
+        one => one.as_u64().map(|layer| BTreeSet::from([layer])),
+    };
+    let bounds = numbers.as_ref().and_then(|n: &BTreeSet<u64>| Some((n.len(), n.first()?, n.last()?)));
+    let Some((count, first, last)) = bounds else {
+        return Err(ModelError::Format {
+            file: path.display().to_string(),
+            reason: "layers_to_transform is not a list of layers".to_owned(),
+        });
+    };
+    if (last - first) as usize != count - 1 {
+        return Err(ModelError::Unsupported {
+            what: format!("an adapter of the layers {list} ({})", path.display()),
+            reason: "one of the topmost layers, without gaps, is".to_owned(),
+        });
+    }
+    Ok(Some(count))
+}
+
 /// Where the adapters are.
 fn places(sizes: &LlamaConfig, config: &LoraConfig) -> Result<Vec<(usize, Module)>, ModelError> {
     let modules = config.modules()?;
-    Ok((0..sizes.layers).flat_map(|layer| modules.iter().map(move |module| (layer, *module))).collect())
+    let layers = config.adapted_layers(sizes.layers)?;
+    Ok(layers.flat_map(|layer| modules.iter().map(move |module| (layer, *module))).collect())
 }
 
 impl LanguageModel {

@@ -1,6 +1,8 @@
 //! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): beside a frozen weight `W` `[out, in]` two small matrices
 //! `A` `[rank, in]` and `B` `[out, rank]`, so that `y = W x + (alpha / rank) B A x`.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -73,11 +75,21 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// Names of target modules: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`.
     pub targets: Vec<String>,
+    /// How many of the topmost decoder layers are adapted; all when absent. Nothing below them is differentiated, and what
+    /// they make of a record never changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
 }
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self { rank: 8, alpha: 16.0, dropout: 0.0, targets: vec!["q_proj".to_owned(), "v_proj".to_owned()] }
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            targets: vec!["q_proj".to_owned(), "v_proj".to_owned()],
+            layers: None,
+        }
     }
 }
 
@@ -97,6 +109,9 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return refused("dropout", format!("{} is not at least 0 and below 1", self.dropout));
         }
+        if self.layers == Some(0) {
+            return refused("layers", "must be at least 1; leave it out to adapt all layers".to_owned());
+        }
         let mut modules = Vec::new();
         for name in &self.targets {
             if let Some(module) = Module::ALL.into_iter().find(|module| module.name() == name) {
@@ -112,6 +127,19 @@ impl LoraConfig {
             return refused("targets", "names no module; q_proj and v_proj are usual".to_owned());
         }
         Ok(modules)
+    }
+
+    /// The adapted layers of a model of so many.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when the model has fewer than are to be adapted.
+    pub fn adapted_layers(&self, of: usize) -> Result<Range<usize>, ModelError> {
+        let layers = self.layers.unwrap_or(of);
+        let lowest = of.checked_sub(layers).ok_or_else(|| ModelError::Config {
+            option: "layers",
+            reason: format!("{layers} layers are to be adapted, but the model has only {of}"),
+        })?;
+        Ok(lowest..of)
     }
 
     /// `alpha / rank`.
@@ -137,6 +165,11 @@ pub(crate) struct Pair {
 impl LoraWeights {
     pub(crate) fn pair(&self, layer: usize, module: Module) -> Option<&Pair> {
         self.layers[layer][module as usize].as_ref()
+    }
+
+    /// The lowest layer that has an adapter; nothing below it needs a gradient.
+    pub(crate) fn lowest(&self) -> usize {
+        self.layers.iter().position(|layer| layer.iter().any(Option::is_some)).unwrap_or(0)
     }
 }
 

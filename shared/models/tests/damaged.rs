@@ -147,6 +147,11 @@ fn adapters_of_another_kind_are_refused() {
         (text.replace("\"use_dora\": false", "\"use_dora\": true"), "use_dora"),
         (text.replace("\"LORA\"", "\"IA3\""), "peft_type"),
         (text.replace("\"q_proj\"", "\"c_attn\""), "c_attn"),
+        (text.replace("\"layers_to_transform\": null", "\"layers_to_transform\": [0, 2]"), "[0,2]"),
+        (
+            text.replace("\"layers_to_transform\": null", "\"layers_to_transform\": \"all\""),
+            "layers_to_transform",
+        ),
         ("{".to_owned(), "not an adapter"),
     ] {
         assert_ne!(change, text, "{part}");

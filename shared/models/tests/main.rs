@@ -11,3 +11,4 @@ mod extractors;
 mod fixture;
 mod smollm2;
 mod tiny_llama;
+mod top_layers;

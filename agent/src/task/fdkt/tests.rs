@@ -22,7 +22,7 @@ fn spec() -> SynthesiseSpec {
         schema,
         model: "tiny".to_owned(),
         model_sha256: String::new(),
-        adapter: AdapterSpec { rank: 2, alpha: 4.0, dropout: 0.0, targets },
+        adapter: AdapterSpec { rank: 2, alpha: 4.0, dropout: 0.0, targets, layers: None },
         control: "about {label}".to_owned(),
         max_tokens: 24,
         tuning: Tuning { epochs: 1, batch: 2, learning_rate: 1e-3, seed: 3 },
@@ -57,7 +57,8 @@ fn records_are_control_code_and_text_and_undeclared_classes_are_left_out() {
 #[test]
 fn every_class_gets_the_same_number_of_draws_and_no_text_twice() {
     let (spec, model) = (spec(), model());
-    let config = LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets: vec!["q_proj".to_owned()] };
+    let config =
+        LoraConfig { rank: 2, alpha: 4.0, targets: vec!["q_proj".to_owned()], ..LoraConfig::default() };
     let adapter = Adapter::new(&model, &config, 1).unwrap();
     let texts = write(&spec, &model, &adapter, &|| false).unwrap();
     let of = |class: &str| texts.iter().filter(|text| text.label == class).count();

@@ -2,12 +2,15 @@
 
 mod private;
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use sheaf_data::{Dataset, Split};
 use sheaf_models::{
     Adapter, LanguageModel, LoraConfig, ModelError,
-    train::{self, Encoded, Example, TuneConfig, supervised::Tuner},
+    train::{
+        self, Encoded, Example, TuneConfig, Tuned,
+        supervised::{Tuner, encode},
+    },
     weights::HostTensor,
 };
 use sheaf_proto::fedavg::{
@@ -56,6 +59,7 @@ fn adapter(
         alpha: spec.alpha,
         dropout: spec.dropout,
         targets: spec.targets.clone(),
+        layers: spec.layers,
     };
     let Some(input) = input else {
         return Adapter::new(model, &config, seed).map_err(model_error);
@@ -84,13 +88,20 @@ pub(in crate::task) fn tuned(
     }
     let records: Vec<Encoded> = records.into_iter().map(|(_, record)| record).collect();
     let config = tune_config(spec, lora);
-    let mut tuner = Tuner::new(&model, &start, &records, &config).map_err(model_error)?;
-    while tuner.step().map_err(model_error)?.is_some() {
+    let tuner = Tuner::new(&model, &start, &records, &config).map_err(model_error)?;
+    Ok((run(tuner, spec.round, cancelled)?.adapter, Made::OfRows(records.len() as u64)))
+}
+
+/// All steps of a tuning.
+fn run(mut tuner: Tuner<'_>, round: u32, cancelled: &dyn Fn() -> bool) -> Result<Tuned, AgentError> {
+    tuner.freeze(cancelled).map_err(model_error)?;
+    while let Some(step) = tuner.step().map_err(model_error)? {
+        tracing::info!(round, step = step.step, of = step.steps, loss = step.loss, "tuning");
         if cancelled() {
             return Err(AgentError::Cancelled);
         }
     }
-    Ok((tuner.finish().adapter, Made::OfRows(records.len() as u64)))
+    Ok(tuner.finish())
 }
 
 fn tune_config(spec: &RoundSpec, lora: &LoraSpec) -> TuneConfig {
@@ -158,14 +169,9 @@ fn tune(
     }
     let start = adapter(lora, input, model, spec.training.seed)?;
     let config = tune_config(spec, lora);
-    let mut progress = |step: &train::Step| {
-        tracing::info!(round = spec.round, step = step.step, of = step.steps, loss = step.loss, "tuning");
-        if cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let tuned = train::tune(model, &start, examples, &config, &mut progress).map_err(model_error)?;
-    if cancelled() {
-        return Err(AgentError::Cancelled);
-    }
+    let records = encode(model, examples, config.max_tokens).map_err(model_error)?;
+    let tuner = Tuner::new(model, &start, &records, &config).map_err(model_error)?;
+    let tuned = run(tuner, spec.round, cancelled)?;
     let parameters = as_update(tuned.adapter.tensors);
     let measured = Some(Measured { rows: examples.len() as u64, loss: tuned.mean_loss });
     Ok(Update { parameters, measured })

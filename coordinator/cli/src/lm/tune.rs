@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use sheaf_models::{
-    Adapter, LoraConfig,
+    Adapter, LoraConfig, ModelError,
     train::{Example, Nll, Step, TuneConfig, evaluate, supervised::Tuner},
 };
 
@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// Target modules.
     #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
     targets: Vec<String>,
+    /// Adapt so many of the topmost layers alone: faster, and a smaller adapter.
+    #[arg(long)]
+    layers: Option<usize>,
     /// Passes over the examples; may be a fraction.
     #[arg(long, default_value_t = 1.0)]
     epochs: f64,
@@ -110,6 +113,7 @@ impl Args {
             alpha: self.lora_alpha,
             dropout: self.lora_dropout,
             targets: self.targets.clone(),
+            layers: self.layers,
         }
     }
 }
@@ -136,6 +140,12 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     }
     let before = measure(None)?;
     let stop = interrupted()?;
+    tuner.freeze(&|| stop.load(Ordering::Relaxed)).map_err(|error| match error {
+        ModelError::Stopped => {
+            Interrupted("stopped before a step; the same command goes on".to_owned()).into()
+        }
+        other => anyhow::Error::from(other),
+    })?;
     let mut steps = Vec::new();
     let mut bar = output::Steps::new(cli.json);
     while let Some(step) = tuner.step()? {

@@ -10,6 +10,8 @@ use crate::{error::Error, privacy::Schedule, run::plan::Plan, workload::afl::Afl
 
 /// Rounds beyond this are a mistake.
 const MAX_ROUNDS: u32 = 10_000;
+/// No decoder has more layers.
+const MAX_LAYERS: usize = 1024;
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -275,6 +277,10 @@ pub(in crate::workload) fn check_adapter(adapter: &AdapterSpec) -> Result<(), St
     if !(0.0..1.0).contains(&adapter.dropout) {
         return Err(format!("lora.dropout must be at least 0 and below 1, not {}", adapter.dropout));
     }
+    // The coordinator knows no model's number of layers: too many for it is refused at the sites.
+    if adapter.layers.is_some_and(|layers| !(1..=MAX_LAYERS).contains(&layers)) {
+        return Err(format!("lora.layers must be 1 to {MAX_LAYERS}; leave it out to adapt all layers"));
+    }
     if adapter.targets.is_empty() {
         return Err("lora.targets must name at least one module, such as \"q_proj\"".to_owned());
     }
@@ -293,6 +299,7 @@ mod tests {
         let lora = format!("{PLAN}head = 'lora'\nlora = {{ rank = 8, alpha = 16, targets = ['q_proj'] }}\n");
         assert!(Plan::parse(&softmax).is_ok());
         assert!(Plan::parse(&lora).is_ok());
+        assert!(Plan::parse(&lora.replace("alpha = 16", "alpha = 16, layers = 6")).is_ok());
         for (text, part) in [
             (PLAN.to_owned(), "head"),
             (softmax.replace("rounds = 3", "rounds = 0"), "rounds"),
@@ -309,6 +316,7 @@ mod tests {
             (format!("{lora}optimizer = 'sgd'"), "adamw"),
             (lora.replace("rank = 8", "rank = 0"), "rank"),
             (lora.replace("['q_proj']", "[]"), "targets"),
+            (lora.replace("alpha = 16", "alpha = 16, layers = 0"), "layers"),
             (lora.replace("alpha = 16", "alpha = 16, beta = 1"), "beta"),
             (format!("{PLAN}head = 'lora'"), "needs lora"),
         ] {

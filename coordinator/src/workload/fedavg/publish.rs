@@ -1,6 +1,6 @@
 //! The model of the last round and the figures of all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use sheaf_analytic::{
@@ -166,8 +166,14 @@ fn softmax(
     })
 }
 
+/// The layers that tensors are of, by their names in `peft`.
+fn layers(parameters: &Parameters) -> BTreeSet<usize> {
+    let layer = |name: &String| name.split_once(".layers.")?.1.split('.').next()?.parse().ok();
+    parameters.keys().filter_map(layer).collect()
+}
+
 /// `adapter_config.json` as the `peft` package reads it.
-fn adapter_config(options: &FedavgOptions) -> serde_json::Value {
+fn adapter_config(options: &FedavgOptions, parameters: &Parameters) -> serde_json::Value {
     let adapter = options.lora.as_ref();
     serde_json::json!({
         "peft_type": "LORA",
@@ -177,6 +183,7 @@ fn adapter_config(options: &FedavgOptions) -> serde_json::Value {
         "lora_alpha": adapter.map(|adapter| adapter.alpha),
         "lora_dropout": adapter.map(|adapter| adapter.dropout),
         "target_modules": adapter.map(|adapter| adapter.targets.clone()),
+        "layers_to_transform": adapter.and_then(|adapter| adapter.layers).map(|_| layers(parameters)),
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
@@ -205,7 +212,7 @@ fn adapter(
     });
     Ok(Publication {
         model: last.parameters,
-        card: context.blobs.put(&serde_json::to_vec_pretty(&adapter_config(options))?)?,
+        card: context.blobs.put(&serde_json::to_vec_pretty(&adapter_config(options, &parameters))?)?,
         model_file: Some("adapter_model.safetensors".to_owned()),
         card_file: Some("adapter_config.json".to_owned()),
         weight_sha256: sha256_hex(&values),

@@ -6,10 +6,7 @@ use super::{
     LanguageModel,
     forward::{Adapted, Batch, Inner, Pass},
 };
-use crate::{
-    lora::{LoraWeights, Module},
-    ops,
-};
+use crate::{lora::Module, ops};
 
 /// Gradients of one adapter: `a` `[records, rank, in]`, `b` `[records, out, rank]`. For a batch as a whole there is
 /// one record.
@@ -48,23 +45,16 @@ pub(crate) fn backward(
     let mut dx = ops::rms_norm_backward(d_hidden, &last, &model.final_norm, model.config.rms_eps, &zero);
     drop(last);
     let mut gradients: Gradients = vec![Default::default(); model.blocks.len()];
-    let lowest = lowest_layer(adapted.weights);
+    // There are traces of the blocks from the lowest adapted one on: nothing below needs a gradient.
+    let lowest = model.blocks.len() - traces.len();
     while let Some(trace) = traces.pop() {
-        let layer = traces.len();
+        let layer = lowest + traces.len();
         let inner = trace.inner.unwrap_or_else(|| {
             model.block(&model.blocks[layer], layer, &trace.input, batch, &rotary, Some(adapted)).1
         });
         dx = work.block(layer, &trace.input, inner, &rotary, dx, &mut gradients[layer]);
-        if layer <= lowest {
-            break;
-        }
     }
     gradients
-}
-
-/// The lowest layer that has an adapter; nothing below it needs a gradient.
-fn lowest_layer(weights: &LoraWeights) -> usize {
-    weights.layers.iter().position(|layer| layer.iter().any(Option::is_some)).unwrap_or(0)
 }
 
 impl Backward<'_> {

@@ -86,8 +86,15 @@ pub(crate) struct Pass {
     pub(crate) last: Tensor<2>,
     /// After it.
     pub(crate) hidden: Tensor<2>,
+    /// Of the topmost blocks, ascending; the last is of the model's last block.
     pub(crate) traces: Vec<BlockTrace>,
     pub(crate) rotary: Rotary,
+}
+
+/// Where a pass begins: what enters a layer, `[batch * length, hidden]`.
+pub(crate) struct Entry {
+    pub(crate) layer: usize,
+    pub(crate) states: Tensor<2>,
 }
 
 /// What a pass should keep.
@@ -97,9 +104,9 @@ pub(crate) enum Keep {
     Nothing,
     /// Each block's keys and values: a prompt before generation.
     Cache,
-    /// What backward needs.
+    /// What backward needs, from the lowest block with an adapter on.
     Traces,
-    /// Each block's input alone; backward runs the block again. Less memory, about a third more time.
+    /// These blocks' input alone; backward runs the block again. Less memory, about a third more time.
     Inputs,
 }
 
@@ -133,20 +140,56 @@ impl LanguageModel {
         adapted: Option<Adapted<'_>>,
         keep: Keep,
     ) -> Result<Pass, ModelError> {
+        Ok(self.run_from(self.begin(batch)?, batch, adapted, keep))
+    }
+
+    /// The entry of a whole pass: the tokens' embeddings.
+    pub(crate) fn begin(&self, batch: &Batch) -> Result<Entry, ModelError> {
         self.check_tokens(batch)?;
-        let rotary = Rotary::new(0..batch.length, self.config.head_dim, self.config.rope_theta);
-        let mut x = self.embedding.clone().select(0, ops::indices(&batch.tokens, &self.device));
+        let tokens = ops::indices(&batch.tokens, &self.device);
+        Ok(Entry { layer: 0, states: self.embedding.clone().select(0, tokens) })
+    }
+
+    fn rotary(&self, batch: &Batch) -> Rotary {
+        Rotary::new(0..batch.length, self.config.head_dim, self.config.rope_theta)
+    }
+
+    /// What enters a layer where none below it has an adapter, `[batch * length, hidden]`.
+    pub(crate) fn entering(&self, batch: &Batch, layer: usize) -> Result<Tensor<2>, ModelError> {
+        let rotary = self.rotary(batch);
+        let through = |x: Tensor<2>, (layer, block): (usize, &Block)| {
+            self.block(block, layer, &x, batch, &rotary, None).0
+        };
+        let x = self.begin(batch)?.states;
+        Ok(self.blocks.iter().enumerate().take(layer).fold(x, through))
+    }
+
+    /// A pass from a layer on. No layer below it may have an adapter.
+    pub(crate) fn run_from(
+        &self,
+        entry: Entry,
+        batch: &Batch,
+        adapted: Option<Adapted<'_>>,
+        keep: Keep,
+    ) -> Pass {
+        let rotary = self.rotary(batch);
+        let Entry { layer: first, states: mut x } = entry;
         let mut traces = Vec::new();
-        for (layer, block) in self.blocks.iter().enumerate() {
+        let lowest = match keep {
+            Keep::Nothing => self.blocks.len(),
+            Keep::Cache => 0,
+            Keep::Traces | Keep::Inputs => adapted.map_or(0, |adapted| adapted.weights.lowest()),
+        };
+        for (layer, block) in self.blocks.iter().enumerate().skip(first) {
             let (output, inner) = self.block(block, layer, &x, batch, &rotary, adapted);
-            let inner = (keep != Keep::Inputs).then_some(inner);
-            if keep != Keep::Nothing {
+            if layer >= lowest {
+                let inner = (keep != Keep::Inputs).then_some(inner);
                 traces.push(BlockTrace { input: x, inner });
             }
             x = output;
         }
         let hidden = ops::rms_norm(&x, &self.final_norm, self.config.rms_eps);
-        Ok(Pass { last: x, hidden, traces, rotary })
+        Pass { last: x, hidden, traces, rotary }
     }
 
     pub(crate) fn block(

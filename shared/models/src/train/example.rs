@@ -32,6 +32,11 @@ impl Encoded {
     pub fn targets(&self) -> usize {
         self.tokens.len().saturating_sub(self.first_target)
     }
+
+    /// Tokens that are run: the last one predicts nothing.
+    pub(crate) fn run(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len().saturating_sub(1)]
+    }
 }
 
 impl LanguageModel {
@@ -68,6 +73,11 @@ impl LanguageModel {
     }
 }
 
+/// What is run of records.
+pub(crate) fn batch(records: &[&Encoded]) -> Result<Batch, ModelError> {
+    Batch::new(&records.iter().map(|record| record.run().to_vec()).collect::<Vec<_>>())
+}
+
 /// A batch and its targets, each of weight 1; `spans` gives each record's range of targets.
 pub(crate) struct TokenBatch {
     pub(crate) batch: Batch,
@@ -77,10 +87,7 @@ pub(crate) struct TokenBatch {
 
 impl TokenBatch {
     pub(crate) fn new(records: &[&Encoded]) -> Result<Self, ModelError> {
-        // The last token predicts nothing: it is not run.
-        let sequences: Vec<Vec<u32>> =
-            records.iter().map(|r| r.tokens[..r.tokens.len().saturating_sub(1)].to_vec()).collect();
-        let batch = Batch::new(&sequences)?;
+        let batch = batch(records)?;
         let mut targets = Targets::default();
         let mut spans = Vec::new();
         for (record, encoded) in records.iter().enumerate() {

@@ -1,12 +1,14 @@
-//! Training through adapters: what a step sees, the optimiser, supervised tuning, preferences, per-record gradients.
+//! Training through adapters: what a step sees, what stays frozen, the optimiser, supervised tuning, preferences, per-record gradients.
 
 pub mod checkpoint;
 pub mod example;
+pub mod frozen;
 pub mod optimizer;
 pub mod per_record;
 pub mod preference;
 pub mod supervised;
 
 pub use example::{Encoded, Example};
+pub use frozen::Frozen;
 pub use optimizer::AdamW;
 pub use supervised::{Nll, Step, TuneConfig, Tuned, evaluate, tune};

@@ -3,16 +3,16 @@
 //! A linear layer's gradient for one record is a product over that record's tokens alone, so all records' gradients come
 //! from one batched product in place of one large one: the same arithmetic, and no second pass.
 
-use super::{Encoded, example::TokenBatch, optimizer::Named, supervised::to_host};
+use super::{Encoded, Frozen, example::TokenBatch, optimizer::Named, supervised::to_host};
 use crate::{
     ModelError,
     adapter::Adapter,
-    lora::Dropout,
+    lora::{Dropout, LoraWeights},
     loss::token_loss,
     slm::{
         LanguageModel,
         backward::backward,
-        forward::{Adapted, Keep},
+        forward::{Adapted, Entry, Keep},
     },
     weights::HostTensor,
 };
@@ -40,18 +40,45 @@ pub fn clipped_sum(
     records: &[&Encoded],
     clip: f64,
 ) -> Result<ClippedSum, ModelError> {
+    let lora = adapter.to_device(model.config(), model.device())?;
+    let batch = TokenBatch::new(records)?;
+    let entry = model.begin(&batch.batch)?;
+    clipped(model, &lora, batch, entry, clip)
+}
+
+/// As [`clipped_sum`], of the records of these numbers, from what has been computed of them on.
+///
+/// # Errors
+/// As [`clipped_sum`]; [`ModelError::Input`] too when a layer that was taken to be frozen has an adapter.
+pub fn clipped_sum_from(
+    model: &LanguageModel,
+    adapter: &Adapter,
+    records: &Frozen<'_>,
+    rows: &[usize],
+    clip: f64,
+) -> Result<ClippedSum, ModelError> {
+    let lora = adapter.to_device(model.config(), model.device())?;
+    let (batch, entry) = records.batch(model, &lora, rows)?;
+    clipped(model, &lora, batch, entry, clip)
+}
+
+fn clipped(
+    model: &LanguageModel,
+    lora: &LoraWeights,
+    mut batch: TokenBatch,
+    entry: Entry,
+    clip: f64,
+) -> Result<ClippedSum, ModelError> {
     if clip.is_nan() || clip <= 0.0 {
         return Err(ModelError::Config { option: "clip", reason: "must be positive".to_owned() });
     }
-    let lora = adapter.to_device(model.config(), model.device())?;
     // Dropout would tie a record's gradient to its place in the batch.
-    let adapted = Adapted { weights: &lora, dropout: Dropout { rate: 0.0, seed: 0 } };
-    let mut batch = TokenBatch::new(records)?;
+    let adapted = Adapted { weights: lora, dropout: Dropout { rate: 0.0, seed: 0 } };
     for span in &batch.spans {
         let weight = 1.0 / span.len().max(1) as f32;
         batch.targets.weights[span.clone()].fill(weight);
     }
-    let pass = model.run(&batch.batch, Some(adapted), Keep::Traces)?;
+    let pass = model.run_from(entry, &batch.batch, Some(adapted), Keep::Traces);
     let (log_p, d_hidden) = token_loss(model, &pass.hidden, &batch.targets);
     let losses = batch
         .spans
@@ -62,7 +89,7 @@ pub fn clipped_sum(
         })
         .collect();
     let gradients = to_host(backward(model, &batch.batch, adapted, pass, d_hidden, true));
-    let (sum, norms) = clip_and_sum(gradients, records.len(), clip);
+    let (sum, norms) = clip_and_sum(gradients, batch.spans.len(), clip);
     Ok(ClippedSum { sum, norms, losses })
 }
 

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdamW, Encoded, Example,
+    AdamW, Encoded, Example, Frozen,
     example::TokenBatch,
     optimizer::{Named, global_norm, rescale, schedule},
 };
@@ -153,7 +153,7 @@ impl Nll {
 /// A tuning in progress: step by step, so that it can be watched, kept and gone on with.
 pub struct Tuner<'a> {
     model: &'a LanguageModel,
-    examples: &'a [Encoded],
+    examples: Frozen<'a>,
     config: TuneConfig,
     start: Named,
     pub(crate) adapter: Adapter,
@@ -182,7 +182,7 @@ impl<'a> Tuner<'a> {
         }
         Ok(Self {
             model,
-            examples,
+            examples: Frozen::none(examples),
             start: if config.proximal > 0.0 { adapter.tensors.clone() } else { Named::new() },
             adapter: adapter.clone(),
             optimizer: AdamW::new(config.weight_decay),
@@ -191,6 +191,19 @@ impl<'a> Tuner<'a> {
             tokens: 0,
             loss_sum: 0.0,
         })
+    }
+
+    /// Computes once what the layers below the adapter make of the examples, where there are such layers and an example comes
+    /// more than once: steps are faster then. `cancelled` is asked between batches.
+    ///
+    /// # Errors
+    /// As [`Frozen::compute`].
+    pub fn freeze(&mut self, cancelled: &dyn Fn() -> bool) -> Result<(), ModelError> {
+        if self.config.epochs > 1.0 {
+            let records = self.examples.records;
+            self.examples = Frozen::compute(self.model, &self.adapter.config, records, cancelled)?;
+        }
+        Ok(())
     }
 
     /// Examples a step.
@@ -214,9 +227,9 @@ impl<'a> Tuner<'a> {
         &self.adapter
     }
 
-    /// The examples of a step. Each pass over them has an order of its own, drawn from the seed and the pass alone, so
+    /// The numbers of a step's examples. Each pass over them has an order of its own, drawn from the seed and the pass alone, so
     /// that a tuning that is gone on with sees what it would have seen.
-    fn examples_of(&self, step: usize) -> Vec<&'a Encoded> {
+    fn examples_of(&self, step: usize) -> Vec<usize> {
         let count = self.examples.len();
         let mut order: Option<(usize, Vec<usize>)> = None;
         (step * self.stride()..(step + 1) * self.stride())
@@ -229,8 +242,7 @@ impl<'a> Tuner<'a> {
                     shuffled.shuffle(&mut random);
                     order = Some((pass, shuffled));
                 }
-                let index = order.as_ref().map_or(0, |(_, order)| order[at % count]);
-                &self.examples[index]
+                order.as_ref().map_or(0, |(_, order)| order[at % count])
             })
             .collect()
     }
@@ -245,19 +257,19 @@ impl<'a> Tuner<'a> {
             return Ok(None);
         }
         let began = Instant::now();
-        let records = self.examples_of(self.done);
-        let targets: usize = records.iter().map(|record| record.targets()).sum();
+        let rows = self.examples_of(self.done);
+        let targets: usize = rows.iter().map(|row| self.examples.records[*row].targets()).sum();
         let lora = self.adapter.to_device(self.model.config(), self.model.device())?;
         let (mut gradients, mut loss, mut tokens) = (Named::new(), 0.0, 0);
-        for (part, records) in records.chunks(self.config.batch).enumerate() {
-            let mut batch = TokenBatch::new(records)?;
+        for (part, rows) in rows.chunks(self.config.batch).enumerate() {
+            let (mut batch, entry) = self.examples.batch(self.model, &lora, rows)?;
             batch.targets.weights.fill(1.0 / targets.max(1) as f32);
             let stream = (self.done * self.config.accumulation + part) as u64;
             let dropout =
                 Dropout { rate: self.adapter.config.dropout, seed: self.config.seed ^ (stream << 20) };
             let adapted = Adapted { weights: &lora, dropout };
             let keep = if self.config.recompute { Keep::Inputs } else { Keep::Traces };
-            let pass = self.model.run(&batch.batch, Some(adapted), keep)?;
+            let pass = self.model.run_from(entry, &batch.batch, Some(adapted), keep);
             let (log_p, d_hidden) = token_loss(self.model, &pass.hidden, &batch.targets);
             loss -= log_p.iter().map(|p| f64::from(*p)).sum::<f64>();
             tokens += (batch.batch.len() * batch.batch.length) as u64;

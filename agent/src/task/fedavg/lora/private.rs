@@ -18,14 +18,18 @@ use sheaf_data::{Dataset, Split};
 use sheaf_models::{
     Adapter, LanguageModel, ModelError,
     train::{
-        AdamW, Encoded, Example,
-        optimizer::{Named, schedule},
-        per_record::clipped_sum,
+        AdamW, Encoded, Example, Frozen,
+        optimizer::{Named, rescale, schedule},
+        per_record::clipped_sum_from,
     },
     weights::HostTensor,
 };
 use sheaf_privacy::{
-    dpsgd::{Clip, ClippedSum, DpError, NoiseStream, PoissonSampler, Privatised, PublicUnits, Units},
+    Event,
+    dpsgd::{
+        Clip, ClippedSum, DpError, MOST_UNITS_IN_F32, NoiseStream, PoissonSampler, Privatised, PublicUnits,
+        Units,
+    },
     ledger::{Reservation, StepToken},
 };
 use sheaf_proto::{
@@ -36,9 +40,8 @@ use sheaf_proto::{
 use super::{adapter, as_update, model_error, task};
 use crate::{budget::Purse, egress::Made, error::AgentError};
 
-/// Records whose gradients are computed at a time: bounds memory. At most
-/// [`MOST_UNITS_IN_F32`](sheaf_privacy::dpsgd::MOST_UNITS_IN_F32).
-const PIECE: usize = 8;
+/// Numbers of the gradients that are computed at a time, 256 MiB of them: bounds memory.
+const PIECE: usize = 1 << 26;
 
 fn dp(error: DpError) -> AgentError {
     task(error)
@@ -141,12 +144,13 @@ fn steps(
     let (mut sampler, mut noise) = (PoissonSampler::new().map_err(dp)?, NoiseStream::new().map_err(dp)?);
     let mut optimizer = AdamW::new(how.weight_decay);
     let mut adapter = start.clone();
+    let ready = Ready::new(plan, training, &start, records, model, cancelled)?;
     for step in 0..training.steps {
         if cancelled() {
             return Err(AgentError::Cancelled);
         }
         let token = reservation.token().map_err(|e| AgentError::Ledger(e.to_string()))?;
-        let noised = one_step(&adapter, records, model, clip, (&mut sampler, &mut noise), units, token)?;
+        let noised = one_step(&adapter, &ready, model, clip, (&mut sampler, &mut noise), units, token)?;
         let mut gradient = named(&adapter.tensors, noised);
         pull(&mut gradient, &adapter.tensors, &start.tensors, how.mu);
         let rate = schedule(how.learning_rate, 0.0, step as usize, training.steps as usize);
@@ -157,31 +161,76 @@ fn steps(
     Ok(adapter)
 }
 
+/// The records as steps read them.
+struct Ready<'a> {
+    units: &'a Units,
+    records: Frozen<'a>,
+}
+
+impl<'a> Ready<'a> {
+    /// Computes what the frozen layers make of all records, where an adapter leaves layers below and a record is drawn once or
+    /// more on average: the plan alone says whether. It stays here like the records themselves.
+    fn new(
+        plan: &Plan<'_>,
+        training: &NoisyTraining,
+        start: &Adapter,
+        records: &'a Records,
+        model: &LanguageModel,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, AgentError> {
+        let rate = match plan.privacy.event {
+            Event::PoissonGaussian { rate, .. } => rate.get(),
+            _ => 0.0,
+        };
+        let units = &records.units;
+        if start.config.layers.is_none() || rate * (training.steps as f64) < 1.0 {
+            return Ok(Self { units, records: Frozen::none(&records.encoded) });
+        }
+        let round = plan.round.round;
+        // How far it is would tell how many records there are.
+        tracing::info!(round, "running the frozen layers once");
+        let frozen =
+            Frozen::compute(model, &start.config, &records.encoded, cancelled).map_err(model_error)?;
+        tracing::info!(round, "the frozen layers have been run");
+        Ok(Self { units, records: frozen })
+    }
+}
+
 /// The noised mean gradient of a drawn batch.
 fn one_step(
     adapter: &Adapter,
-    records: &Records,
+    ready: &Ready<'_>,
     model: &LanguageModel,
     clip: Clip,
     (sampler, noise): (&mut PoissonSampler, &mut NoiseStream),
     units: PublicUnits,
     token: StepToken,
 ) -> Result<Privatised, AgentError> {
-    let drawn = sampler.draw(&records.units, &token).map_err(dp)?;
+    let Ready { units: of_rows, records } = ready;
+    let drawn = sampler.draw(of_rows, &token).map_err(dp)?;
     let lengths: Vec<usize> = adapter.tensors.values().map(|tensor| tensor.data.len()).collect();
     let mut sum = ClippedSum::new(&lengths, clip);
     let (single, several): (Vec<usize>, Vec<usize>) =
-        drawn.into_iter().partition(|unit| records.units.rows(*unit).len() == 1);
-    let of = |rows: &[usize]| rows.iter().map(|row| &records.encoded[*row]).collect::<Vec<_>>();
-    let rows: Vec<usize> = single.iter().map(|unit| records.units.rows(*unit)[0]).collect();
-    for piece in rows.chunks(PIECE) {
-        let clipped = clipped_sum(model, adapter, &of(piece), clip.applied()).map_err(model_error)?;
-        sum.add_clipped(&slices(&clipped.sum), piece.len()).map_err(dp)?;
+        drawn.into_iter().partition(|unit| of_rows.rows(*unit).len() == 1);
+    let most = (PIECE / lengths.iter().sum::<usize>().max(1)).clamp(1, MOST_UNITS_IN_F32);
+    let gradients = |rows: &[usize], clip: f64| {
+        clipped_sum_from(model, adapter, records, rows, clip).map(|clipped| clipped.sum).map_err(model_error)
+    };
+    let rows = single.iter().map(|unit| of_rows.rows(*unit)[0]).collect();
+    // Pieces are by length, which is private, but a sum is the same in any order: what is left is rounding, and that is paid for
+    // whatever stands together in a piece.
+    for piece in records.pieces(rows, most) {
+        sum.add_clipped(&slices(&gradients(&piece, clip.applied())?), piece.len()).map_err(dp)?;
     }
     for unit in several {
+        let rows = of_rows.rows(unit);
+        let pieces = records.pieces(rows.to_vec(), most);
         let mut losses: Vec<Named> = Vec::new();
-        for row in records.units.rows(unit) {
-            losses.push(clipped_sum(model, adapter, &of(&[*row]), f64::MAX).map_err(model_error)?.sum);
+        for piece in &pieces {
+            // Not clipped yet: so scaled that the mean over pieces is the mean over records, which is clipped as one.
+            let mut gradient = gradients(piece, f64::MAX)?;
+            rescale(&mut gradient, pieces.len() as f64 / rows.len() as f64);
+            losses.push(gradient);
         }
         let losses: Vec<Vec<&[f32]>> = losses.iter().map(slices).collect();
         sum.add_mean(&losses.iter().map(Vec::as_slice).collect::<Vec<_>>()).map_err(dp)?;

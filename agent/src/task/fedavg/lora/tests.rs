@@ -23,6 +23,7 @@ pub(super) fn spec(round: u32, mu: f64) -> (RoundSpec, LoraSpec) {
             alpha: 4.0,
             dropout: 0.0,
             targets: vec!["q_proj".to_owned(), "v_proj".to_owned()],
+            layers: None,
         },
         max_tokens: 32,
     };

@@ -156,6 +156,13 @@ fn a_restart_between_rounds_costs_nothing() {
     assert_eq!(site.standings(), [(STEPS * ROUNDS, Standing::Settled(STEPS * ROUNDS))]);
 }
 
+/// Every unit in every step, and almost no noise.
+fn all_drawn() -> PrivacySpec {
+    let event =
+        Event::PoissonGaussian { rate: Rate::new(1.0).unwrap(), sigma: Sigma::new(1e-3).unwrap(), steps: 9 };
+    PrivacySpec { event, ..privacy(1.0, 1) }
+}
+
 /// With almost no noise a step is the clipped mean: several records of one person are one unit, and no unit weighs more than
 /// the clip.
 #[test]
@@ -163,17 +170,15 @@ fn a_unit_weighs_at_most_the_clip_however_many_records_it_has() {
     let site = Site::new(1e9);
     let (_, lora) = spec(1, 0.0);
     let adapter = adapter(&lora, None, &model(), 7).unwrap();
-    let event =
-        Event::PoissonGaussian { rate: Rate::new(1.0).unwrap(), sigma: Sigma::new(1e-3).unwrap(), steps: 9 };
-    let priced = PrivacySpec { event, ..privacy(1.0, 1) };
-    let mut reservation = site.purse(&priced).reserve(1, 9).unwrap();
+    let mut reservation = site.purse(&all_drawn()).reserve(1, 9).unwrap();
     let clip = Clip::new(1e-3).unwrap();
     let mut weigh = |records: &Records| {
         let token = reservation.token().unwrap();
         let (mut sampler, mut noise) = (PoissonSampler::new().unwrap(), NoiseStream::new().unwrap());
         let units = PublicUnits::new(1).unwrap();
+        let ready = Ready { units: &records.units, records: Frozen::none(&records.encoded) };
         let step =
-            one_step(&adapter, records, &model(), clip, (&mut sampler, &mut noise), units, token).unwrap();
+            one_step(&adapter, &ready, &model(), clip, (&mut sampler, &mut noise), units, token).unwrap();
         step.mean.iter().flatten().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
     };
     let one = weigh(&records(&[("a", "money")]));
@@ -181,4 +186,33 @@ fn a_unit_weighs_at_most_the_clip_however_many_records_it_has() {
     let two = weigh(&records(&[("a", "money"), ("b", "money")]));
     assert!(one <= 1e-3 * 1.05 && many <= 1e-3 * 1.05, "{one} {many}");
     assert!(two > 1.5e-3, "two units weigh twice: {two}");
+}
+
+#[test]
+fn what_the_frozen_layers_make_of_records_is_computed_once_and_changes_no_step() {
+    let site = Site::new(1e9);
+    let (round, mut lora) = spec(1, 0.0);
+    lora.adapter.layers = Some(1);
+    let (model, privacy) = (model(), all_drawn());
+    let start = adapter(&lora, None, &model, 7).unwrap();
+    let records = records(&[("a", "money"), ("b", "a bank"), ("c", "the card"), ("c", "loan")]);
+    let plan = Plan { round: &round, lora: &lora, privacy: &privacy };
+    let training = plan.training().unwrap();
+    let mut reservation = site.purse(&privacy).reserve(2, 9).unwrap();
+    let clip = Clip::new(1e-3).unwrap();
+    let mut step = |ready: &Ready<'_>| {
+        let token = reservation.token().unwrap();
+        let (mut sampler, mut noise) = (PoissonSampler::new().unwrap(), NoiseStream::new().unwrap());
+        let units = PublicUnits::new(1).unwrap();
+        let made = one_step(&start, ready, &model, clip, (&mut sampler, &mut noise), units, token).unwrap();
+        made.mean.concat()
+    };
+    let ready = Ready::new(&plan, training, &start, &records, &model, &|| false).unwrap();
+    let once = step(&ready);
+    let plain = step(&Ready { units: &records.units, records: Frozen::none(&records.encoded) });
+    let length = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let off = length(&mut once.iter().zip(&plain).map(|(a, b)| a - b));
+    assert!(off < 0.1 * length(&mut plain.iter().copied()), "{off}");
+    let stopped = Ready::new(&plan, training, &start, &records, &model, &|| true);
+    assert!(matches!(stopped.err(), Some(AgentError::Cancelled)));
 }
