@@ -8,8 +8,9 @@ use std::{
     time::Instant,
 };
 
+use sha2::{Digest as _, Sha256};
 use sheaf_data::{Dataset, Source, Split};
-use sheaf_models::{LanguageModel, slm::generate, train::Encoded};
+use sheaf_models::{LanguageModel, ModelError, slm::generate, train::Encoded};
 use sheaf_proto::{
     afl::RELEASE_METRICS,
     fdkt::{LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, spoken},
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Texts written at a time.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
 
 /// The workload.
 pub struct Fdkt;
@@ -152,8 +153,9 @@ fn synthesise(
         privacy: spec.privacy.clone(),
         head: Head::Lora(lora_spec.clone()),
     };
+    resources.tell("tuning");
     let (adapter, made) = lora::tuned(&round, &lora_spec, records, resources, cancelled)?;
-    let texts = write(spec, &model, &adapter, cancelled)?;
+    let texts = write(spec, &model, &adapter, &|what| resources.tell(what), cancelled)?;
     let mut lines = Vec::new();
     for text in &texts {
         lines.extend(to_json(text)?);
@@ -162,48 +164,66 @@ fn synthesise(
     Ok((lines, made))
 }
 
-/// Writes the texts: of every class the same number, whatever classes the site has. All of it reads the adapter alone.
+/// Writes the texts: of every class the same number, whatever classes the site has. All of it reads the adapter alone, so that it
+/// may be told how far it is.
 fn write(
     spec: &SynthesiseSpec,
     model: &LanguageModel,
     adapter: &sheaf_models::Adapter,
+    tell: &dyn Fn(&str),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<Labelled>, AgentError> {
     let lora = adapter.to_device(model.config(), model.device())?;
-    let classes = spec.schema.declared.as_ref().map(|d| d.classes.clone()).unwrap_or_default();
-    let mut written = Vec::new();
-    let mut seen = BTreeSet::new();
+    let classes = spec.schema.declared.as_ref().map(|d| d.classes.as_slice()).unwrap_or_default();
+    let sampling = generate::Sampling {
+        max_tokens: spec.sampling.max_tokens,
+        temperature: spec.sampling.temperature,
+        top_k: spec.sampling.top_k,
+        top_p: spec.sampling.top_p,
+        ..generate::Sampling::default()
+    };
+    // Sites begin with one seed; their texts must differ as their adapters do.
+    let own = digest(adapter);
+    let mut requests = Vec::new();
     for (number, label) in classes.iter().enumerate() {
         let prompt = prompt(model, &control(spec, label))?;
-        let mut left = spec.sampling.per_class;
-        while left > 0 {
-            if cancelled() {
-                return Err(AgentError::Cancelled);
-            }
-            let copies = left.min(BATCH);
-            let sampling = generate::Sampling {
-                max_tokens: spec.sampling.max_tokens,
-                temperature: spec.sampling.temperature,
-                top_k: spec.sampling.top_k,
-                top_p: spec.sampling.top_p,
-                // Another draw for every class and batch.
-                seed: spec.tuning.seed.wrapping_add(((number as u64) << 32) + left as u64),
-                ..generate::Sampling::default()
-            };
-            let texts =
-                model.generate_batch(Some(&lora), std::slice::from_ref(&prompt), copies, &sampling)?;
-            for text in texts {
-                let text = text.text.split_whitespace().collect::<Vec<_>>().join(" ");
-                let long_enough = text.split(' ').count() >= spec.sampling.min_words;
-                if long_enough && seen.insert(text.to_lowercase()) {
-                    written.push(Labelled { text, label: label.clone() });
-                }
-            }
-            left -= copies;
+        for copy in 0..spec.sampling.per_class as u64 {
+            // Another draw for every text.
+            let place = ((number as u64) << 32) + copy;
+            requests.push((prompt.clone(), own.wrapping_add(spec.tuning.seed).wrapping_add(place)));
         }
-        tracing::info!(class = number + 1, of = classes.len(), "texts written");
+    }
+    let labels = classes.iter().flat_map(|label| std::iter::repeat_n(label, spec.sampling.per_class));
+    let mut labels = labels.into_iter();
+    let (mut written, mut seen, mut done) = (Vec::new(), BTreeSet::new(), 0);
+    for batch in requests.chunks(BATCH) {
+        tell(&format!("writing texts, {done} of {}", requests.len()));
+        let texts = model.generate_each(Some(&lora), batch, &sampling, cancelled).map_err(stopped)?;
+        for (text, label) in texts.into_iter().zip(&mut labels) {
+            let text = text.text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let long_enough = text.split(' ').count() >= spec.sampling.min_words;
+            if long_enough && seen.insert(text.to_lowercase()) {
+                written.push(Labelled { text, label: label.clone() });
+            }
+        }
+        done += batch.len();
     }
     Ok(written)
+}
+
+/// Of the adapter alone, so that what follows from it is as private as the adapter.
+fn digest(adapter: &sheaf_models::Adapter) -> u64 {
+    let values = adapter.tensors.values().flat_map(|tensor| &tensor.data);
+    let hash = Sha256::new_with_prefix("sheaf fdkt 1");
+    let hash = values.fold(hash, |hash, value| hash.chain_update(value.to_le_bytes())).finalize();
+    u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
+}
+
+fn stopped(error: ModelError) -> AgentError {
+    match error {
+        ModelError::Stopped => AgentError::Cancelled,
+        other => other.into(),
+    }
 }
 
 #[cfg(test)]

@@ -159,10 +159,12 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     if let Some(most) = plan.simulate.rows_per_site {
         sites.iter_mut().for_each(|site| fewer(&dataset, &plan.schema, site, most));
     }
+    let rows = |site: &SiteRows, split| site.rows.iter().filter(|row| dataset.split()[**row] == split).count();
+    let held = |split| sites.iter().map(|site| rows(site, split)).sum::<usize>();
     steps.note(&format!(
         "{} training rows and {} test rows at {} sites{}",
-        dataset.rows(Split::Train).len(),
-        dataset.rows(Split::Test).len(),
+        held(Split::Train),
+        if central_test { dataset.rows(Split::Test).len() } else { held(Split::Test) },
         sites.len(),
         if central_test { ", the test rows held centrally" } else { "" },
     ));

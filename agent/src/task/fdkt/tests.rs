@@ -60,10 +60,10 @@ fn every_class_gets_the_same_number_of_draws_and_no_text_twice() {
     let config =
         LoraConfig { rank: 2, alpha: 4.0, targets: vec!["q_proj".to_owned()], ..LoraConfig::default() };
     let adapter = Adapter::new(&model, &config, 1).unwrap();
-    let texts = write(&spec, &model, &adapter, &|| false).unwrap();
+    let texts = write(&spec, &model, &adapter, &|_| {}, &|| false).unwrap();
     let of = |class: &str| texts.iter().filter(|text| text.label == class).count();
     assert!(of("a") > 20 && of("b") > 20 && of("a") <= 40 && of("b") <= 40, "{} {}", of("a"), of("b"));
     let different: BTreeSet<_> = texts.iter().map(|text| text.text.to_lowercase()).collect();
     assert_eq!(different.len(), texts.len());
-    assert!(matches!(write(&spec, &model, &adapter, &|| true), Err(AgentError::Cancelled)));
+    assert!(matches!(write(&spec, &model, &adapter, &|_| {}, &|| true), Err(AgentError::Cancelled)));
 }

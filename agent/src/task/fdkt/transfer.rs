@@ -32,7 +32,12 @@ pub(super) fn transfer(
     for input in &assignment.inputs {
         sets.push(read(input, &spec.sums, resources, cancelled)?);
     }
-    let models = models(&spec, &opened.dataset, &sets, cancelled)?;
+    let mut models = models(&spec, &opened.dataset, &sets, cancelled)?;
+    if spec.sums.privacy.is_some() {
+        // Every count that a record is in asks for more noise on all: what the site would use is counted, no more.
+        let used: Vec<Arm> = spec.texts.iter().map(|texts| texts.arm()).chain([Arm::Local]).collect();
+        models.retain(|(arm, _)| used.contains(arm));
+    }
     let (arms, weights): (Vec<Arm>, Vec<Weights>) = models.into_iter().unzip();
     if let Some(privacy) = &spec.sums.privacy {
         let counting = afl::private::Counting { of: &counts, most: weights.len() + 1 };

@@ -127,7 +127,7 @@ fn asked(options: &AugmentOptions) -> usize {
     (options.per_class as f64 * options.spare).ceil() as usize
 }
 
-/// Lists of one label each to go on with, one text an answer.
+/// Lists of one label each to go on with, one text an answer. A label that nothing can be shown of is asked for.
 fn lists(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result<Vec<Question>, Error> {
     let how = &options.augment;
     let of_labels = places(labels, shown)?;
@@ -150,9 +150,12 @@ fn lists(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result<V
                 demonstrations = at(&records, &queue.draw()).into_iter().map(|place| own[place]).collect();
             }
             let texts: Vec<&str> = demonstrations.iter().map(|place| shown[*place].text.as_str()).collect();
-            let list = unfinished_list(&options.about, name, &texts);
-            let options = sampling(how, 1, Some("\n"));
-            let prompt = Prompt { options, sample: number as u32, ..Prompt::to_continue(list) };
+            let prompt = if texts.is_empty() {
+                Prompt::new(options.question(name))
+            } else {
+                Prompt::to_continue(unfinished_list(&options.about, name, &texts))
+            };
+            let prompt = Prompt { options: sampling(how, 1, Some("\n")), sample: number as u32, ..prompt };
             questions.push(Question { prompt, demonstrations: demonstrations.clone(), label: Some(label) });
         }
     }
@@ -229,9 +232,16 @@ fn answers(
     Ok((samples, origins, step))
 }
 
-/// What goes on with a list: its first line with a word on it.
+/// What goes on with a list, or answers for one text: the first line with a word on it, without a number or a name of who speaks
+/// before it.
 fn first_line(answer: &Completion, label: &str) -> sheaf_text::few_shot::Generated {
-    let line = answer.text.lines().map(tidy).find(|line| !line.is_empty());
+    let bare = |line: &str| {
+        let marks = |c: char| c.is_ascii_digit() || ".):- ".contains(c);
+        let line = tidy(line.trim_start_matches(marks));
+        let said = ["A:", "Q:", "Customer:", "Question:", "User:"].iter().find_map(|who| line.strip_prefix(who));
+        tidy(said.unwrap_or(&line))
+    };
+    let line = answer.text.lines().map(bare).find(|line| !line.is_empty());
     let samples: Vec<Labelled> = line.into_iter().map(|line| Labelled::new(line, label)).collect();
     sheaf_text::few_shot::Generated { step: Step::new("read", samples.len()), samples }
 }

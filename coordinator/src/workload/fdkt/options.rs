@@ -26,6 +26,10 @@ pub struct FdktOptions {
     pub control: String,
     /// What the texts are, for the coordinator's language model: "Questions of a bank's customers".
     pub about: String,
+    /// How a model that does what it is asked in one sentence is asked for one text without an example, with `{label}` in it. One
+    /// of `about`, when absent.
+    #[serde(default)]
+    pub ask: Option<String>,
     /// Longer records are cut, tokens.
     #[serde(default = "max_tokens")]
     pub max_tokens: usize,
@@ -136,7 +140,7 @@ pub enum PromptKind {
     Auto,
     /// Demonstrations of every label, and a layout to answer in.
     LabelComplete,
-    /// A list of texts of one label to go on with; one new text an answer.
+    /// A list of texts of one label to go on with, or a question for one where there is nothing to show; one new text an answer.
     ByLabel,
 }
 
@@ -223,6 +227,9 @@ impl FdktOptions {
         if self.about.trim().is_empty() {
             return Err(refuse("about must say what the texts are, such as \"Questions of a bank's customers\""));
         }
+        if self.ask.as_ref().is_some_and(|ask| !ask.contains(LABEL)) {
+            return Err(refuse(format!("ask must have {LABEL} in it")));
+        }
         let FilterOptions { worst, far, near, attempts, .. } = self.filter;
         if !((0.0..1.0).contains(&worst) && (0.0..1.0).contains(&far) && near > 0.0 && near <= 1.0) {
             return Err(refuse("filter: worst and far are shares from 0 to below 1, near is above 0, at most 1"));
@@ -243,6 +250,14 @@ impl FdktOptions {
             ));
         }
         check_draw("augment", a.temperature, a.top_p)
+    }
+
+    /// The question for one text of a label, without an example.
+    pub(super) fn question(&self, label: &str) -> String {
+        match &self.ask {
+            Some(ask) => ask.replace(LABEL, label),
+            None => format!("Write one of these: {}, about {label}. Write only the text.", self.about),
+        }
     }
 
     /// Whether sites write texts.
@@ -308,12 +323,13 @@ mod tests {
             (PLAN.replace("epochs = 1", "epochs = 0"), "tuning"),
             (PLAN.replace("rank = 4", "rank = 0"), "lora"),
             (PLAN.replace("'Questions'", "' '"), "about"),
+            (format!("{PLAN}ask = 'Write something.'\n"), "ask"),
             (PLAN.replace("'b_c'", "'A'"), "classes"),
             (PLAN.replace("[schema.declared]\nclasses = ['a', 'b_c']\ndim = 384\n", ""), "schema.declared"),
             (PLAN.replace("workload = 'fdkt'\n", "workload = 'fdkt'\nsecure_aggregation = true\n"), "summed"),
             (format!("{PLAN}sampling = {{ per_class = 0 }}\n"), "per_class"),
             (format!("{PLAN}filter = {{ worst = 1.0 }}\n"), "filter"),
-            (format!("{PLAN}filter = {{ judge = 'me' }}\n"), "judge"),
+            (format!("{PLAN}filter = {{ judge = 'me' }}\n"), "`scores`"),
             (format!("{PLAN}augment = {{ spare = 0.5 }}\n"), "augment.spare"),
             (format!("{PLAN}augment = {{ top_p = 0.0 }}\n"), "augment.top_p"),
             (format!("{PLAN}arms = ['best']\n"), "arms"),

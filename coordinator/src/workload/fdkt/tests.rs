@@ -148,7 +148,7 @@ const SITES: &[&[(&str, &str)]] = &[
 
 /// Goes on with lists: good texts of the list's label, one that fits the other label, one copy of the demonstration.
 fn lists(prompt: &Prompt, _asked: usize) -> String {
-    let red = prompt.user.contains("\"red car\"");
+    let red = prompt.user.contains("red car");
     let number = prompt.sample;
     let demonstration = prompt.user.lines().find_map(|line| line.strip_prefix("1. ")).unwrap_or("nothing");
     match (number, red) {
