@@ -1,7 +1,8 @@
 //! The language model's work, a task a process, as one JSON line: what `benches/peers` measures of PyTorch.
 //!
 //! `cargo bench -p sheaf-models --bench slm -- TASK GGUF` with TASK one of lora-step, lora-step-recompute, per-record,
-//! prefill, decode, decode-32.
+//! prefill, decode, decode-32; per-record-30, per-record-8, per-record-4 and frozen-4 (adapters on so many topmost layers, short
+//! records; a token is the unit); sample-32, sample-64, sample-128 (texts at once; a token that is written is the unit).
 
 mod measure;
 
@@ -10,8 +11,12 @@ use std::path::Path;
 use measure::{measure, report};
 use sheaf_models::{
     Adapter, Compute, LanguageModel, LoraConfig,
-    slm::decode::Decoder,
-    train::{Encoded, TuneConfig, per_record::clipped_sum, supervised::Tuner},
+    slm::{decode::Decoder, generate::Sampling},
+    train::{
+        Encoded, Frozen, TuneConfig,
+        per_record::{clipped_sum, clipped_sum_from},
+        supervised::Tuner,
+    },
 };
 
 const BATCH: usize = 4;
@@ -24,6 +29,52 @@ fn records(count: usize) -> Vec<Encoded> {
             Encoded { tokens, first_target: 1 }
         })
         .collect()
+}
+
+/// 128 records of 12 to 48 tokens, of which the first 8 are given.
+fn short_records() -> Vec<Encoded> {
+    let short = |(r, mut record): (usize, Encoded)| {
+        record.tokens.truncate(12 + r * 31 % 37);
+        record.first_target = 8;
+        record
+    };
+    records(128).into_iter().enumerate().map(short).collect()
+}
+
+/// Clipped gradients of all short records, with the layers below the adapter run once, or running them.
+fn top_layers(model: &LanguageModel, task: &str, layers: usize) {
+    let records = short_records();
+    let tokens: usize = records.iter().map(|record| record.tokens.len()).sum();
+    let config = LoraConfig { rank: 4, alpha: 8.0, layers: Some(layers), ..LoraConfig::default() };
+    let adapter = Adapter::new(model, &config, 1).expect("an adapter");
+    let compute = || Frozen::compute(model, &config, &records, &|| false).expect("states");
+    let times = if task.starts_with("frozen") {
+        measure(|| drop(compute()))
+    } else {
+        let frozen = compute();
+        let pieces = frozen.pieces((0..records.len()).collect(), 64);
+        measure(|| {
+            for piece in &pieces {
+                clipped_sum_from(model, &adapter, &frozen, piece, 1e-3).expect("gradients");
+            }
+        })
+    };
+    report(task, times, tokens as f64);
+}
+
+/// Texts of 32 tokens after 8 prompts of 15, all at once.
+fn sample(model: &LanguageModel, task: &str, count: usize) {
+    let sampling =
+        Sampling { max_tokens: 32, temperature: 1.0, top_k: 50, top_p: 0.9, ..Sampling::default() };
+    let prompts: Vec<Vec<u32>> = records(8).into_iter().map(|record| record.tokens[..15].to_vec()).collect();
+    let requests: Vec<_> =
+        (0..count).map(|text| (prompts[text * prompts.len() / count].clone(), text as u64)).collect();
+    let mut tokens = 0;
+    let times = measure(|| {
+        let texts = model.generate_each(None, &requests, &sampling, &|| false).expect("texts");
+        tokens = texts.iter().map(|text| text.tokens.len()).sum();
+    });
+    report(task, times, tokens as f64);
 }
 
 fn main() {
@@ -88,6 +139,12 @@ fn main() {
             };
             report(task, measure(work), 8.0 * 32.0);
         }
+        "per-record-30" => top_layers(&model, task, 30),
+        "per-record-8" => top_layers(&model, task, 8),
+        "per-record-4" | "frozen-4" => top_layers(&model, task, 4),
+        "sample-32" => sample(&model, task, 32),
+        "sample-64" => sample(&model, task, 64),
+        "sample-128" => sample(&model, task, 128),
         other => eprintln!("there is no task {other}"),
     }
 }

@@ -47,8 +47,9 @@ fn sum(values: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// The largest value; minus infinity of none. NaN is passed over.
 #[inline(always)]
-fn largest(values: &[f32]) -> f32 {
+pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let chunks = values.chunks_exact(16);
     let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);

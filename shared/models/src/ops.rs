@@ -9,6 +9,9 @@ use crate::kernels::{self, Heads, Rotary};
 
 /// A product of so few rows takes as long as reading the weight, and burn's runs it on one core: its parts run side by side.
 const FEW_ROWS: usize = 4;
+/// Up to so many rows it is worth a tenth to a third of the time to have the weight on the left, where it is read as it lies: on the
+/// right it is packed anew for every product.
+const SOME_ROWS: usize = 64;
 /// Values of a weight that are worth a thread.
 const PART: usize = 1 << 16;
 
@@ -39,8 +42,12 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 pub(crate) fn linear(x: &Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
     let ([rows, _], [outputs, inputs]) = (x.dims(), w.dims());
     let parts = rayon::current_num_threads().min(outputs * inputs / PART);
-    if rows > FEW_ROWS || parts < 2 || !on_host(x) {
+    if parts == 0 || rows > SOME_ROWS || !on_host(x) {
         return x.clone().matmul(w.clone().transpose());
+    }
+    if parts == 1 || rows > FEW_ROWS {
+        let turned = w.clone().matmul(x.clone().transpose()).transpose();
+        return tensor(host(turned), [rows, outputs], &x.device());
     }
     let height = outputs.div_ceil(parts);
     let part = |from: usize| {

@@ -9,6 +9,7 @@
 mod damaged;
 mod extractors;
 mod fixture;
+mod sampling;
 mod smollm2;
 mod tiny_llama;
 mod top_layers;

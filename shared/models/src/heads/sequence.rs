@@ -132,13 +132,7 @@ impl SequenceHead {
 }
 
 fn last_rows(model: &LanguageModel, batch: &Batch) -> Tensor<1, burn::tensor::Int> {
-    let rows: Vec<u32> = batch
-        .lengths
-        .iter()
-        .enumerate()
-        .map(|(record, length)| (record * batch.length + length - 1) as u32)
-        .collect();
-    ops::indices(&rows, &model.device)
+    ops::indices(&batch.last_rows(), &model.device)
 }
 
 /// The hidden state of each sequence's last token `[records, hidden]`.

@@ -1,9 +1,10 @@
 //! One token after another: a cache of keys and values for each sequence, and steps over several sequences at once.
 
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 use super::{
-    LanguageModel,
+    LanguageModel, LlamaConfig,
     forward::{Adapted, Batch, Keep, adapted_linear},
 };
 use crate::{
@@ -59,17 +60,34 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// [`ModelError::Input`] for an empty or over-long prompt.
     pub fn begin(&mut self, prompt: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let batch = Batch::new(&[prompt.to_vec()])?;
+        self.begin_all(&[(prompt, 1)])
+    }
+
+    /// Runs prompts at once and begins so many sequences with each, which stand together; gives the logits after each prompt's
+    /// last token, `[prompts, vocab]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for no prompt, or an empty or over-long one.
+    pub fn begin_all(&mut self, prompts: &[(&[u32], usize)]) -> Result<Vec<f32>, ModelError> {
+        let batch = Batch::new(&prompts.iter().map(|(prompt, _)| prompt.to_vec()).collect::<Vec<_>>())?;
         let pass = self.model.run(&batch, self.adapted(), Keep::Cache)?;
         let (_, key_heads) = self.model.heads(&batch);
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for inner in pass.traces.into_iter().filter_map(|trace| trace.inner) {
-            keys.push(ops::host(ops::merge_heads(inner.k, key_heads, None)));
-            values.push(ops::host(ops::merge_heads(inner.v, key_heads, None)));
+        let empty = |length| Cache { keys: Vec::new(), values: Vec::new(), length };
+        let mut caches: Vec<Cache> = batch.lengths.iter().map(|length| empty(*length)).collect();
+        let width = self.model.config.kv_width();
+        for kept in pass.caches {
+            let [keys, values] = kept.map(|split| ops::host(ops::merge_heads(split, key_heads, None)));
+            for (record, cache) in caches.iter_mut().enumerate() {
+                let own = record * batch.length * width..(record * batch.length + cache.length) * width;
+                cache.keys.push(keys[own.clone()].to_vec());
+                cache.values.push(values[own].to_vec());
+            }
         }
-        self.sequences.push(Cache { keys, values, length: prompt.len() });
-        let width = self.model.config.hidden;
-        let last = pass.hidden.slice([prompt.len() - 1..prompt.len(), 0..width]);
+        for (cache, (_, copies)) in caches.into_iter().zip(prompts) {
+            self.sequences.push(cache);
+            self.fork(*copies);
+        }
+        let last = pass.hidden.select(0, ops::indices(&batch.last_rows(), &self.model.device));
         Ok(ops::host(ops::linear(&last, &self.model.output)))
     }
 
@@ -95,48 +113,56 @@ impl<'a> Decoder<'a> {
             return Err(ModelError::Input("a sequence has no room for another token".to_owned()));
         }
         let adapted = self.adapted();
+        let Self { rotary, sequences: caches, .. } = self;
+        let mut caches: Vec<Option<&mut Cache>> = caches.iter_mut().map(Some).collect();
+        let named = sequences.iter().map(|sequence| caches[*sequence].take());
+        let Some(mut caches) = named.collect::<Option<Vec<&mut Cache>>>() else {
+            return Err(ModelError::Input("a sequence is named twice in one step".to_owned()));
+        };
         let mut x = model.embedding.clone().select(0, ops::indices(tokens, &model.device));
         for (layer, block) in model.blocks.iter().enumerate() {
             let apply = |module: Module, x: &Tensor<2>| adapted_linear(block, layer, module, x, adapted);
             let normed = ops::rms_norm(&x, &block.attention_norm, config.rms_eps);
             let (q, k) = (ops::host(apply(Module::Query, &normed)), ops::host(apply(Module::Key, &normed)));
             let v = ops::host(apply(Module::Value, &normed));
-            let attended = self.attend(layer, sequences, q, k, &v);
+            let attended = attend(config, rotary, layer, &mut caches, (q, k, v));
             let attended = ops::tensor(attended, [sequences.len(), config.query_width()], &model.device);
             let middle = x + apply(Module::Output, &attended);
             let normed = ops::rms_norm(&middle, &block.feed_forward_norm, config.rms_eps);
             let gated = ops::swiglu(&apply(Module::Gate, &normed), &apply(Module::Up, &normed));
             x = middle + apply(Module::Down, &gated);
         }
-        for sequence in sequences {
-            self.sequences[*sequence].length += 1;
+        for cache in caches {
+            cache.length += 1;
         }
         let hidden = ops::rms_norm(&x, &model.final_norm, config.rms_eps);
         Ok(ops::host(ops::linear(&hidden, &model.output)))
     }
+}
 
-    fn attend(
-        &mut self,
-        layer: usize,
-        sequences: &[usize],
-        mut q: Vec<f32>,
-        mut k: Vec<f32>,
-        v: &[f32],
-    ) -> Vec<f32> {
-        let config = &self.model.config;
-        let (query_width, kv_width) = (config.query_width(), config.kv_width());
-        let mut out = vec![0.0; q.len()];
-        for (row, sequence) in sequences.iter().enumerate() {
-            let cache = &mut self.sequences[*sequence];
-            let (q, k) = (&mut q[row * query_width..][..query_width], &mut k[row * kv_width..][..kv_width]);
-            kernels::rotate_row(q, &self.rotary, cache.length);
-            kernels::rotate_row(k, &self.rotary, cache.length);
+/// Appends one position's keys and values to the caches and gives what its queries see there. Rows are those of the caches.
+fn attend(
+    config: &LlamaConfig,
+    rotary: &Rotary,
+    layer: usize,
+    caches: &mut [&mut Cache],
+    (mut q, mut k, v): (Vec<f32>, Vec<f32>, Vec<f32>),
+) -> Vec<f32> {
+    let (query_width, kv_width) = (config.query_width(), config.kv_width());
+    let mut out = vec![0.0; q.len()];
+    caches
+        .par_iter_mut()
+        .zip(q.par_chunks_exact_mut(query_width))
+        .zip(k.par_chunks_exact_mut(kv_width))
+        .zip(v.par_chunks_exact(kv_width))
+        .zip(out.par_chunks_exact_mut(query_width))
+        .for_each(|((((cache, q), k), v), out)| {
+            kernels::rotate_row(q, rotary, cache.length);
+            kernels::rotate_row(k, rotary, cache.length);
             cache.keys[layer].extend_from_slice(k);
-            cache.values[layer].extend_from_slice(&v[row * kv_width..][..kv_width]);
-            let out = &mut out[row * query_width..][..query_width];
+            cache.values[layer].extend_from_slice(v);
             let (keys, values) = (&cache.keys[layer], &cache.values[layer]);
             kernels::attend(q, keys, values, config.kv_heads, config.head_dim, out);
-        }
-        out
-    }
+        });
+    out
 }

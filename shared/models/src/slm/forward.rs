@@ -38,6 +38,12 @@ impl Batch {
         Ok(Self { tokens, lengths, length })
     }
 
+    /// The row of each sequence's last token among all.
+    pub(crate) fn last_rows(&self) -> Vec<u32> {
+        let last = |(record, length): (usize, &usize)| (record * self.length + length - 1) as u32;
+        self.lengths.iter().enumerate().map(last).collect()
+    }
+
     /// Sequences.
     pub fn len(&self) -> usize {
         self.lengths.len()
@@ -88,6 +94,8 @@ pub(crate) struct Pass {
     pub(crate) hidden: Tensor<2>,
     /// Of the topmost blocks, ascending; the last is of the model's last block.
     pub(crate) traces: Vec<BlockTrace>,
+    /// Keys and values by block, where they were to be kept.
+    pub(crate) caches: Vec<[Tensor<3>; 2]>,
     pub(crate) rotary: Rotary,
 }
 
@@ -174,22 +182,23 @@ impl LanguageModel {
     ) -> Pass {
         let rotary = self.rotary(batch);
         let Entry { layer: first, states: mut x } = entry;
-        let mut traces = Vec::new();
+        let (mut traces, mut caches) = (Vec::new(), Vec::new());
         let lowest = match keep {
-            Keep::Nothing => self.blocks.len(),
-            Keep::Cache => 0,
+            Keep::Nothing | Keep::Cache => self.blocks.len(),
             Keep::Traces | Keep::Inputs => adapted.map_or(0, |adapted| adapted.weights.lowest()),
         };
         for (layer, block) in self.blocks.iter().enumerate().skip(first) {
             let (output, inner) = self.block(block, layer, &x, batch, &rotary, adapted);
-            if layer >= lowest {
+            if keep == Keep::Cache {
+                caches.push([inner.k, inner.v]);
+            } else if layer >= lowest {
                 let inner = (keep != Keep::Inputs).then_some(inner);
                 traces.push(BlockTrace { input: x, inner });
             }
             x = output;
         }
         let hidden = ops::rms_norm(&x, &self.final_norm, self.config.rms_eps);
-        Pass { last: x, hidden, traces, rotary }
+        Pass { last: x, hidden, traces, caches, rotary }
     }
 
     pub(crate) fn block(

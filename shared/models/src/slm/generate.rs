@@ -2,12 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use rand::{Rng, RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{LanguageModel, decode::Decoder};
-use crate::{ModelError, kernels, lora::LoraWeights};
+use super::{LanguageModel, decode::Decoder, draw::draw, tokenizer::Vocabulary};
+use crate::{ModelError, lora::LoraWeights};
+
+/// Tokens of prompts that are run at a time, padding included.
+const PROMPT_TOKENS: usize = 1024;
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,6 +95,15 @@ pub struct Generation {
     pub finish: Finish,
 }
 
+/// One text that is asked for.
+struct Request<'a> {
+    prompt: &'a [u32],
+    random: ChaCha8Rng,
+}
+
+/// Told of a text's number and what is certain of it; may break, which ends the text.
+type Listener<'a> = &'a mut dyn FnMut(usize, &str) -> ControlFlow<()>;
+
 /// One text that is being written.
 struct Writer {
     seen: Vec<u32>,
@@ -113,7 +126,9 @@ impl LanguageModel {
         sampling: &Sampling,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generation, ModelError> {
-        let mut all = self.write(adapter, &[(prompt, 1)], sampling, &mut |_, text| on_text(text))?;
+        let requests = vec![Request { prompt, random: ChaCha8Rng::seed_from_u64(sampling.seed) }];
+        let mut all =
+            self.write(adapter, requests, sampling, Some(&mut |_, text| on_text(text)), &|| false)?;
         all.pop().ok_or_else(|| ModelError::Input("nothing was to be generated".to_owned()))
     }
 
@@ -129,56 +144,85 @@ impl LanguageModel {
         copies: usize,
         sampling: &Sampling,
     ) -> Result<Vec<Generation>, ModelError> {
-        let prompts: Vec<_> = prompts.iter().map(|prompt| (prompt.as_slice(), copies)).collect();
-        self.write(adapter, &prompts, sampling, &mut |_, _| ControlFlow::Continue(()))
+        let texts = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, copies));
+        let request = |(stream, prompt)| {
+            let mut random = ChaCha8Rng::seed_from_u64(sampling.seed);
+            random.set_stream(stream);
+            Request { prompt, random }
+        };
+        let requests = (0..).zip(texts.map(Vec::as_slice)).map(request).collect();
+        self.write(adapter, requests, sampling, None, &|| false)
+    }
+
+    /// Writes a text for each prompt, all at once, drawn from a seed of its own (`sampling.seed` is not looked at): but for the
+    /// rounding of sums a text does not depend on which others are written beside it. Equal prompts that stand in a row are run
+    /// once. `cancelled` is asked at every token.
+    ///
+    /// # Errors
+    /// As [`Self::generate`]; [`ModelError::Stopped`] when cancelled.
+    pub fn generate_each(
+        &self,
+        adapter: Option<&LoraWeights>,
+        requests: &[(Vec<u32>, u64)],
+        sampling: &Sampling,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<Generation>, ModelError> {
+        let each = requests
+            .iter()
+            .map(|(prompt, seed)| Request { prompt, random: ChaCha8Rng::seed_from_u64(*seed) })
+            .collect();
+        self.write(adapter, each, sampling, None, cancelled)
     }
 
     fn write(
         &self,
         adapter: Option<&LoraWeights>,
-        prompts: &[(&[u32], usize)],
+        requests: Vec<Request<'_>>,
         sampling: &Sampling,
-        on_text: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
+        mut on_text: Option<Listener<'_>>,
+        cancelled: &dyn Fn() -> bool,
     ) -> Result<Vec<Generation>, ModelError> {
         sampling.check()?;
-        let longest = prompts.iter().map(|(prompt, _)| prompt.len()).max().unwrap_or(0);
+        let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
         let positions = longest.saturating_add(sampling.max_tokens).min(self.config.max_positions);
         let mut decoder = Decoder::new(self, adapter, positions)?;
-        let mut writers = Vec::new();
-        for (prompt, copies) in prompts {
-            let logits = decoder.begin(prompt)?;
-            decoder.fork(*copies);
-            for _ in 0..*copies {
-                let mut random = ChaCha8Rng::seed_from_u64(sampling.seed);
-                random.set_stream(writers.len() as u64);
-                let mut writer =
-                    Writer { seen: prompt.to_vec(), tokens: Vec::new(), random, told: 0, finished: None };
-                writer.advance(self, &mut logits.clone(), sampling)?;
-                writers.push(writer);
-            }
+        let runs = requests.chunk_by(|a, b| a.prompt == b.prompt);
+        let prompts: Vec<(&[u32], usize)> = runs.map(|run| (run[0].prompt, run.len())).collect();
+        let mut writers: Vec<Writer> = requests.into_iter().map(Writer::new).collect();
+        let (vocabulary, vocab) = (&self.vocabulary, self.config.vocab);
+        let advance = |rows: Vec<(&mut Writer, &[f32])>| {
+            rows.into_par_iter().try_for_each(|(writer, row)| writer.advance(vocabulary, row, sampling))
+        };
+        let (mut rest, mut begun) = (prompts.as_slice(), 0);
+        while !rest.is_empty() {
+            stop_if(cancelled)?;
+            let (now, later) = rest.split_at(side_by_side(rest));
+            let logits = decoder.begin_all(now)?;
+            let rows = logits.chunks_exact(vocab).zip(now);
+            let rows = rows.flat_map(|(row, (_, copies))| std::iter::repeat_n(row, *copies));
+            advance(writers[begun..].iter_mut().zip(rows).collect())?;
+            begun += now.iter().map(|(_, copies)| copies).sum::<usize>();
+            rest = later;
         }
-        self.tell(&mut writers, sampling, on_text)?;
         loop {
-            let open: Vec<usize> =
-                (0..writers.len()).filter(|index| writers[*index].finished.is_none()).collect();
+            for writer in writers.iter_mut().filter(|writer| writer.is_open()) {
+                if writer.seen.len() >= positions {
+                    writer.finish(vocabulary, Finish::Length)?;
+                }
+            }
+            if let Some(on_text) = &mut on_text {
+                self.tell(&mut writers, sampling, *on_text)?;
+            }
+            let open: Vec<usize> = (0..writers.len()).filter(|index| writers[*index].is_open()).collect();
             if open.is_empty() {
                 break;
             }
-            let full = open.iter().copied().filter(|index| writers[*index].seen.len() >= positions);
-            let full: Vec<usize> = full.collect();
-            if !full.is_empty() {
-                for index in full {
-                    writers[index].finish(self, Finish::Length)?;
-                }
-                continue;
-            }
+            stop_if(cancelled)?;
             let last: Vec<u32> =
                 open.iter().filter_map(|index| writers[*index].seen.last().copied()).collect();
-            let mut logits = decoder.step(&open, &last)?;
-            for (index, logits) in open.iter().zip(logits.chunks_exact_mut(self.config.vocab)) {
-                writers[*index].advance(self, logits, sampling)?;
-            }
-            self.tell(&mut writers, sampling, on_text)?;
+            let logits = decoder.step(&open, &last)?;
+            let writing = writers.iter_mut().filter(|writer| writer.is_open());
+            advance(writing.zip(logits.chunks_exact(vocab)).collect())?;
         }
         let done = writers.into_iter().map(|writer| {
             let (finish, text) = writer.finished.unwrap_or((Finish::Length, String::new()));
@@ -192,7 +236,7 @@ impl LanguageModel {
         &self,
         writers: &mut [Writer],
         sampling: &Sampling,
-        on_text: &mut dyn FnMut(usize, &str) -> ControlFlow<()>,
+        on_text: Listener<'_>,
     ) -> Result<(), ModelError> {
         for (index, writer) in writers.iter_mut().enumerate() {
             let (text, certain) = if let Some((_, text)) = &writer.finished {
@@ -205,7 +249,7 @@ impl LanguageModel {
             if let Some(piece) = text.get(writer.told..certain).filter(|piece| !piece.is_empty()) {
                 writer.told = certain;
                 if on_text(index, piece).is_break() && writer.finished.is_none() {
-                    writer.finish(self, Finish::Cancelled)?;
+                    writer.finish(&self.vocabulary, Finish::Cancelled)?;
                 }
             }
         }
@@ -228,22 +272,47 @@ fn certain_length(text: &str, stop: &[String]) -> usize {
     certain
 }
 
+/// # Errors
+/// [`ModelError::Stopped`] when cancelled.
+fn stop_if(cancelled: &dyn Fn() -> bool) -> Result<(), ModelError> {
+    if cancelled() { Err(ModelError::Stopped) } else { Ok(()) }
+}
+
+/// How many of the next prompts are run at once; at least one.
+fn side_by_side(prompts: &[(&[u32], usize)]) -> usize {
+    let mut longest = 0;
+    let fits = |(before, (prompt, _)): &(usize, &(&[u32], usize))| {
+        longest = longest.max(prompt.len());
+        (before + 1) * longest <= PROMPT_TOKENS
+    };
+    prompts.iter().enumerate().take_while(fits).count().max(1)
+}
+
 impl Writer {
+    fn new(request: Request<'_>) -> Self {
+        let Request { prompt, random } = request;
+        Self { seen: prompt.to_vec(), tokens: Vec::new(), random, told: 0, finished: None }
+    }
+
+    const fn is_open(&self) -> bool {
+        self.finished.is_none()
+    }
+
     /// Draws the next token and looks whether the text has ended.
     fn advance(
         &mut self,
-        model: &LanguageModel,
-        logits: &mut [f32],
+        vocabulary: &Vocabulary,
+        logits: &[f32],
         sampling: &Sampling,
     ) -> Result<(), ModelError> {
         let token = draw(logits, &self.seen, sampling, &mut self.random)?;
         self.tokens.push(token);
         self.seen.push(token);
-        if model.vocabulary.ends().contains(&token) {
-            return self.finish(model, Finish::Stop);
+        if vocabulary.ends().contains(&token) {
+            return self.finish(vocabulary, Finish::Stop);
         }
         if !sampling.stop.is_empty() {
-            let text = model.vocabulary.decode(&self.tokens)?;
+            let text = vocabulary.decode(&self.tokens)?;
             let first = sampling.stop.iter().filter_map(|stop| text.find(stop.as_str())).min();
             if let Some(at) = first {
                 self.finished = Some((Finish::Stop, text[..at].to_owned()));
@@ -251,107 +320,20 @@ impl Writer {
             }
         }
         if self.tokens.len() >= sampling.max_tokens {
-            return self.finish(model, Finish::Length);
+            return self.finish(vocabulary, Finish::Length);
         }
         Ok(())
     }
 
-    fn finish(&mut self, model: &LanguageModel, finish: Finish) -> Result<(), ModelError> {
-        self.finished = Some((finish, model.vocabulary.decode(&self.tokens)?));
+    fn finish(&mut self, vocabulary: &Vocabulary, finish: Finish) -> Result<(), ModelError> {
+        self.finished = Some((finish, vocabulary.decode(&self.tokens)?));
         Ok(())
     }
-}
-
-/// Draws one token from logits, which are changed on the way.
-fn draw(
-    logits: &mut [f32],
-    seen: &[u32],
-    sampling: &Sampling,
-    random: &mut impl Rng,
-) -> Result<u32, ModelError> {
-    if sampling.repetition_penalty != 1.0 {
-        let penalty = sampling.repetition_penalty as f32;
-        let mut seen: Vec<u32> = seen.to_vec();
-        seen.sort_unstable();
-        seen.dedup();
-        for token in seen {
-            let logit = &mut logits[token as usize];
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-        }
-    }
-    if logits.iter().any(|logit| logit.is_nan()) {
-        return Err(ModelError::Diverged(
-            "the model's output is not a number; its weights are damaged".to_owned(),
-        ));
-    }
-    let best = |logits: &[f32]| {
-        let mut best = 0;
-        for (token, logit) in logits.iter().enumerate() {
-            if *logit > logits[best] {
-                best = token;
-            }
-        }
-        best as u32
-    };
-    if sampling.temperature == 0.0 {
-        return Ok(best(logits));
-    }
-    let descending = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    let mut candidates: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
-    let count = if sampling.top_k == 0 { candidates.len() } else { sampling.top_k.min(candidates.len()) };
-    if count < candidates.len() {
-        candidates.select_nth_unstable_by(count, descending);
-        candidates.truncate(count);
-    }
-    candidates.sort_unstable_by(descending);
-    let mut p: Vec<f32> = candidates.iter().map(|(logit, _)| *logit).collect();
-    kernels::softmax(&mut p, (1.0 / sampling.temperature) as f32);
-    let mut mass = 0.0;
-    let kept = p.iter().position(|p| {
-        mass += f64::from(*p);
-        mass >= sampling.top_p
-    });
-    let kept = kept.map_or(p.len(), |last| last + 1);
-    let total: f64 = p[..kept].iter().map(|p| f64::from(*p)).sum();
-    let mut at = random.random::<f64>() * total;
-    for (p, (_, token)) in p[..kept].iter().zip(&candidates) {
-        at -= f64::from(*p);
-        if at <= 0.0 {
-            return Ok(*token);
-        }
-    }
-    Ok(candidates[kept - 1].1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn drawn(logits: &[f32], seen: &[u32], sampling: &Sampling) -> Vec<u32> {
-        let mut random = ChaCha8Rng::seed_from_u64(sampling.seed);
-        (0..500).map(|_| draw(&mut logits.to_vec(), seen, sampling, &mut random).unwrap()).collect()
-    }
-
-    #[test]
-    fn options_narrow_the_draw() {
-        let logits = [1.0, 3.0, 2.0, -1.0];
-        let plain = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, ..Sampling::default() };
-        let all = drawn(&logits, &[], &plain);
-        assert!((0..4).all(|token| all.contains(&token)));
-        // p = 0.09, 0.66, 0.24, 0.01
-        let share = all.iter().filter(|token| **token == 1).count() as f64 / 500.0;
-        assert!((0.58..0.74).contains(&share), "{share}");
-        let greedy = Sampling { temperature: 0.0, ..plain.clone() };
-        assert!(drawn(&logits, &[], &greedy).iter().all(|token| *token == 1));
-        let two = Sampling { top_k: 2, ..plain.clone() };
-        assert!(drawn(&logits, &[], &two).iter().all(|token| [1, 2].contains(token)));
-        let half = Sampling { top_p: 0.5, ..plain.clone() };
-        assert!(drawn(&logits, &[], &half).iter().all(|token| *token == 1));
-        let penalty = Sampling { repetition_penalty: 10.0, temperature: 0.0, ..plain.clone() };
-        assert!(drawn(&logits, &[1, 1], &penalty).iter().all(|token| *token == 2));
-        assert_eq!(drawn(&logits, &[], &plain), all, "a seed repeats the draw");
-        assert!(draw(&mut [f32::NAN, 0.0], &[], &plain, &mut ChaCha8Rng::seed_from_u64(1)).is_err());
-    }
 
     #[test]
     fn nothing_uncertain_is_shown() {

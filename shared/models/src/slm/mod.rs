@@ -4,6 +4,7 @@ pub mod backward;
 pub mod chat;
 pub mod config;
 pub mod decode;
+mod draw;
 pub mod forward;
 pub mod generate;
 pub mod load;
