@@ -14,9 +14,9 @@ use crate::{
     clock::Clock,
     error::Error,
     fleet::Fleet,
-    models::{LocalModels, Models},
     home::{Config, Home},
     identity::{Admitted, authority::Authority, enrolment::EnrolmentDesk, signer::Signer},
+    models::{LocalModels, Models},
     run::{
         driver::{self, DriverParts},
         event::{Entry, Event},

@@ -168,14 +168,7 @@ pub struct Sampling {
 impl Default for Sampling {
     /// The whole distribution as it is, up to 1024 tokens of text.
     fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_p: 1.0,
-            max_tokens: 1024,
-            seed: None,
-            stop: None,
-            format: Format::Text,
-        }
+        Self { temperature: 1.0, top_p: 1.0, max_tokens: 1024, seed: None, stop: None, format: Format::Text }
     }
 }
 

@@ -261,7 +261,8 @@ impl Drop for Cluster {
 async fn raise(kind: Kind, home: &Home, folder: &Path) -> Coordinator {
     match kind {
         Kind::Here => {
-            let hub = Hub::open(home, Clock::default(), CancellationToken::new(), Arc::new(NoModels)).unwrap();
+            let hub =
+                Hub::open(home, Clock::default(), CancellationToken::new(), Arc::new(NoModels)).unwrap();
             let server = BoundServer::bind(Arc::clone(&hub)).await.unwrap();
             let served = tokio::spawn(async move { server.serve().await.unwrap() });
             Coordinator::Here { hub, served }

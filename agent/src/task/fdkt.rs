@@ -17,12 +17,7 @@ use sheaf_proto::{
     fedavg::{Head, LoraSpec, Optimizer, RoundSpec, Training},
 };
 
-use super::{
-    Assignment, Resources, Workload,
-    afl::Afl,
-    fedavg::lora,
-    parse, to_json,
-};
+use super::{Assignment, Resources, Workload, afl::Afl, fedavg::lora, parse, to_json};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,

@@ -9,10 +9,7 @@ use std::{
 use sheaf_agent::{features, models, task::Resources};
 use sheaf_coordinator::{
     error::Error,
-    llm::{
-        Completion, Finish, Form, Llm, LlmError, Prompt, Totals, Usage,
-        totals::Meter,
-    },
+    llm::{Completion, Finish, Form, Llm, LlmError, Prompt, Totals, Usage, totals::Meter},
     models::LocalModels,
 };
 use sheaf_data::{AssetStore, Backbone, catalogue::Catalogue};
@@ -56,7 +53,8 @@ impl LocalModels for BuiltIn {
         let (assets, cache, device) = (Arc::clone(&self.assets), self.cache.clone(), self.device);
         let model = name.to_owned();
         let load = move || {
-            models::language(&model, &Resources::new(&assets, &cache, None, device)).map_err(|e| e.to_string())
+            models::language(&model, &Resources::new(&assets, &cache, None, device))
+                .map_err(|e| e.to_string())
         };
         Ok(Arc::new(Embedded::start(format!("{name} ({})", &sha256[..12]), Box::new(load))))
     }
@@ -207,18 +205,14 @@ fn refused(error: &ModelError) -> LlmError {
 
 fn tokens(model: &LanguageModel, prompt: &Prompt) -> Result<Vec<u32>, ModelError> {
     let vocabulary = model.vocabulary();
-    match (prompt.form, model.chat()) {
-        (Form::Ask, Some(chat)) => {
-            let system = prompt.system.as_deref().map(Message::system);
-            let messages: Vec<_> = system.into_iter().chain([Message::user(&prompt.user)]).collect();
-            chat.encode(&messages, vocabulary)
-        }
-        // What a base model is given begins a text.
-        _ => {
-            let begin = vocabulary.ends().first().copied();
-            Ok(begin.into_iter().chain(vocabulary.encode_plain(&prompt.user)?).collect())
-        }
+    if let (Form::Ask, Some(chat)) = (prompt.form, model.chat()) {
+        let system = prompt.system.as_deref().map(Message::system);
+        let messages: Vec<_> = system.into_iter().chain([Message::user(&prompt.user)]).collect();
+        return chat.encode(&messages, vocabulary);
     }
+    // What a base model is given begins a text.
+    let begin = vocabulary.ends().first().copied();
+    Ok(begin.into_iter().chain(vocabulary.encode_plain(&prompt.user)?).collect())
 }
 
 fn completion(prompt_tokens: usize, text: generate::Generation) -> Completion {
@@ -227,7 +221,6 @@ fn completion(prompt_tokens: usize, text: generate::Generation) -> Completion {
         generate::Finish::Length => Finish::Length,
         generate::Finish::Cancelled => Finish::Other("cancelled".to_owned()),
     };
-    let usage =
-        Usage { prompt_tokens: prompt_tokens as u64, completion_tokens: text.tokens.len() as u64 };
+    let usage = Usage { prompt_tokens: prompt_tokens as u64, completion_tokens: text.tokens.len() as u64 };
     Completion { text: text.text, usage, finish }
 }

@@ -157,8 +157,7 @@ pub(crate) fn detail_json(detail: &RunDetail) -> Value {
         })
         .collect();
     let summary = detail.summary.clone().unwrap_or_default();
-    let activity =
-        detail.activity.as_ref().map(|a| json!({"what": a.what, "done": a.done, "all": a.all}));
+    let activity = detail.activity.as_ref().map(|a| json!({"what": a.what, "done": a.done, "all": a.all}));
     json!({"run": summary_json(&summary), "members": members, "phases": phases, "activity": activity})
 }
 

@@ -159,7 +159,8 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     if let Some(most) = plan.simulate.rows_per_site {
         sites.iter_mut().for_each(|site| fewer(&dataset, &plan.schema, site, most));
     }
-    let rows = |site: &SiteRows, split| site.rows.iter().filter(|row| dataset.split()[**row] == split).count();
+    let rows =
+        |site: &SiteRows, split| site.rows.iter().filter(|row| dataset.split()[**row] == split).count();
     let held = |split| sites.iter().map(|site| rows(site, split)).sum::<usize>();
     steps.note(&format!(
         "{} training rows and {} test rows at {} sites{}",
@@ -185,7 +186,8 @@ fn fewer(dataset: &Dataset, schema: &Schema, site: &mut SiteRows, most: usize) {
         })
     };
     let trains = |row: usize| dataset.split()[row] == Split::Train;
-    let mut training: Vec<usize> = site.rows.iter().copied().filter(|row| trains(*row) && is_about(*row)).collect();
+    let mut training: Vec<usize> =
+        site.rows.iter().copied().filter(|row| trains(*row) && is_about(*row)).collect();
     training.sort_by_cached_key(|row| sha256_hex(format!("{} {row}", site.name).as_bytes()));
     let keep: BTreeSet<usize> = training.into_iter().take(most).collect();
     site.rows.retain(|row| !trains(*row) || keep.contains(row));

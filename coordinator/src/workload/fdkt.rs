@@ -116,7 +116,9 @@ impl Workload for Fdkt {
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
         match answers.phase.name.as_str() {
-            SYNTHESISE => Ok(serde_json::to_vec(&Pool { sites: answers.contributions.iter().cloned().collect() })?),
+            SYNTHESISE => {
+                Ok(serde_json::to_vec(&Pool { sites: answers.contributions.iter().cloned().collect() })?)
+            }
             REFINE => {
                 let pool = answers.outputs.iter().find(|output| output.name == SYNTHESISE);
                 let pool: Option<Pool> = pool.map(|pool| outcome(context.blobs, pool)).transpose()?;
@@ -144,7 +146,8 @@ impl Workload for Fdkt {
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
         let of = |name| outputs.iter().find(|output| output.name == name);
-        let refined = of(REFINE).ok_or_else(|| Error::bug(format!("{WORKLOAD} publishes what was refined")))?;
+        let refined =
+            of(REFINE).ok_or_else(|| Error::bug(format!("{WORKLOAD} publishes what was refined")))?;
         let pool: Option<Pool> = of(SYNTHESISE).map(|pool| outcome(context.blobs, pool)).transpose()?;
         let worth = of(TRANSFER).map(|worth| outcome(context.blobs, worth)).transpose()?;
         let sites = pool.map(|pool| pool.sites).unwrap_or_default();

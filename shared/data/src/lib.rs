@@ -33,6 +33,8 @@ pub use encoding::{ColumnEncoding, Encoding, Inputs, Moments};
 pub use error::DataError;
 pub use fetch::{AssetFiles, AssetStore, Progress};
 pub use partition::{Partition, SiteRows, partition};
-pub use schema::{Backbone, Correction, Declared, Missing, MissingCategorical, MissingNumeric, Schema, SplitRule, TextPart};
+pub use schema::{
+    Backbone, Correction, Declared, Missing, MissingCategorical, MissingNumeric, Schema, SplitRule, TextPart,
+};
 pub use source::Source;
 pub use survey::{ColumnSurvey, InputSurvey, Sums, Survey, survey};

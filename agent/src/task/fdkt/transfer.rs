@@ -95,8 +95,7 @@ pub fn measured(
     dataset: &Dataset,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Transfer, AgentError> {
-    let matrix =
-        |model: &Weights| afl::measure(spec, model, dataset, cancelled).map(|(matrix, ..)| matrix);
+    let matrix = |model: &Weights| afl::measure(spec, model, dataset, cancelled).map(|(matrix, ..)| matrix);
     let matrices = weights.iter().map(matrix).collect::<Result<Vec<_>, _>>()?;
     Ok(answer(arms, &counts(&matrices)))
 }

@@ -37,7 +37,8 @@ pub(super) fn judge(assets: &AssetStore, plan: &Plan, prepared: &Prepared, out: 
     let sums = SumsSpec { schema: plan.schema.clone(), encoding, features, privacy: None };
     let cache = workspace::cache(assets);
     let resources = Resources::new(assets, &cache, None, DEVICE);
-    let mut spec = TransferSpec { sums, lambda: options.lambda, weight: options.private_weight, texts: Vec::new() };
+    let mut spec =
+        TransferSpec { sums, lambda: options.lambda, weight: options.private_weight, texts: Vec::new() };
     let mut sets = Vec::new();
     for texts in Texts::ALL {
         let path = out.join(format!("texts-{}.jsonl", texts.name()));
@@ -104,7 +105,8 @@ fn near_copies(prepared: &Prepared, out: &Path) -> Result<NearCopies> {
         let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
         let Ok(text) = fs::read_to_string(&path) else { continue };
         for line in text.lines() {
-            let released: Labelled = serde_json::from_str(line).with_context(|| path.display().to_string())?;
+            let released: Labelled =
+                serde_json::from_str(line).with_context(|| path.display().to_string())?;
             let longest = index.longest(&released.text).map_or(0, |(_, run)| run.len);
             near.texts += 1;
             near.longest_run = near.longest_run.max(longest);

@@ -171,7 +171,12 @@ fn print_transfer(report: &Report) {
         }
         let texts = Texts::ALL.into_iter().find(|texts| texts.arm() == arm || texts.alone() == arm);
         let texts = texts.and_then(|texts| transfer.counts.get(&texts)).map(ToString::to_string);
-        table.add_row(vec![arm_words(arm).to_owned(), texts.unwrap_or_default(), percent(measured), percent(exact)]);
+        table.add_row(vec![
+            arm_words(arm).to_owned(),
+            texts.unwrap_or_default(),
+            percent(measured),
+            percent(exact),
+        ]);
     }
     if let Some(judged) = judged {
         table.add_row(vec![

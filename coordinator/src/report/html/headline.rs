@@ -46,7 +46,10 @@ fn outcome(report: &Report) -> String {
     match report.sites.iter().filter(|s| is_in(s)).count() {
         0 => "No site is in this model.".to_owned(),
         n if report.transfer.is_some() => {
-            format!("{} learnt from each other’s written texts; no record left its site.", counted(n, "site", "sites"))
+            format!(
+                "{} learnt from each other’s written texts; no record left its site.",
+                counted(n, "site", "sites")
+            )
         }
         1 => "One site trained a model; no record left the site.".to_owned(),
         n => format!("{} trained one model together; no record left its site.", counted(n, "site", "sites")),

@@ -113,7 +113,12 @@ fn write_samples(out: &mut String, samples: &[TransferSample]) {
         out,
         "<div class=\"scroll\"><table class=\"samples\">\n<caption>A text of each kind, for a few labels.</caption>\n<thead><tr>"
     );
-    let heads = ["Label", "By a site, under privacy", "By the language model, from the label", "By it, after the sites’ texts"];
+    let heads = [
+        "Label",
+        "By a site, under privacy",
+        "By the language model, from the label",
+        "By it, after the sites’ texts",
+    ];
     for head in heads {
         put!(out, "<th scope=\"col\">{}</th>", Escaped(head));
     }
@@ -169,7 +174,9 @@ fn write_makers(out: &mut String, transfer: &TransferReport) {
         )
     };
     put!(out, "<p>{}", Escaped(&filter));
-    if let Some(LlmUse { model, requests, from_cache, prompt_tokens, completion_tokens, cost, seconds }) = &transfer.llm {
+    if let Some(LlmUse { model, requests, from_cache, prompt_tokens, completion_tokens, cost, seconds }) =
+        &transfer.llm
+    {
         put!(
             out,
             " {} answered {} requests ({} more came from the cache): {} tokens read, {} written, in {}.",
@@ -190,13 +197,15 @@ fn write_makers(out: &mut String, transfer: &TransferReport) {
 /// The figures at the top: of the run's main arm, of records alone, and the bound.
 pub(super) fn tiles(transfer: &TransferReport) -> [(&'static str, &'static str, String, String); 3] {
     let main = Texts::ALL.into_iter().rev().find(|texts| transfer.counts.contains_key(texts));
-    let (local, best) = (accuracy(transfer, Arm::Local), main.and_then(|texts| accuracy(transfer, texts.arm())));
+    let (local, best) =
+        (accuracy(transfer, Arm::Local), main.and_then(|texts| accuracy(transfer, texts.arm())));
     let gain = match (best, local) {
         (Some(best), Some(local)) => format!("{} points against own records", points(best - local)),
         _ => "not measured in this run".to_owned(),
     };
     let bound = transfer.judged.as_ref().map(|judged| judged.pooled);
-    let known = if bound.is_some() { "all records in one place, to compare" } else { "known in simulations alone" };
+    let known =
+        if bound.is_some() { "all records in one place, to compare" } else { "known in simulations alone" };
     [
         ("federated", "With exchanged texts", percent_or_missing(best, 1), gain),
         ("local", "Own records alone", percent_or_missing(local, 1), "a task model at each site".to_owned()),

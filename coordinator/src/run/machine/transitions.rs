@@ -262,8 +262,7 @@ impl Run {
         if self.status != Status::Running || phase.key != key {
             return;
         }
-        let mut members: Vec<SiteName> =
-            self.contributions(key).into_iter().map(|(site, _)| site).collect();
+        let mut members: Vec<SiteName> = self.contributions(key).into_iter().map(|(site, _)| site).collect();
         if phase.asks_nobody() {
             // It is made of what the phases before it gave.
             let before = self.outputs.iter().flat_map(|output| output.members.iter().cloned());

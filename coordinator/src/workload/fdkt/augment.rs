@@ -74,11 +74,8 @@ pub(super) fn augment(
         PromptKind::Auto => !llm.follows_instructions(),
         kind => kind == PromptKind::ByLabel,
     };
-    let questions = if by_label {
-        lists(options, labels, shown.texts)?
-    } else {
-        layouts(options, labels, shown.texts)?
-    };
+    let questions =
+        if by_label { lists(options, labels, shown.texts)? } else { layouts(options, labels, shown.texts)? };
     let (samples, origins, parsed) = answers(tools, llm, labels, &questions, what)?;
     let mut steps = vec![parsed];
 
@@ -98,7 +95,12 @@ pub(super) fn augment(
     steps.extend(chosen.steps);
 
     let model = llm.name();
-    let mut written = Written { texts: Vec::new(), vectors: subset(&vectors, &chosen.places)?, provenance: Vec::new(), steps };
+    let mut written = Written {
+        texts: Vec::new(),
+        vectors: subset(&vectors, &chosen.places)?,
+        provenance: Vec::new(),
+        steps,
+    };
     for (place, doubt) in chosen.places.into_iter().zip(chosen.doubts) {
         let question = &questions[origins[place]];
         written.texts.push(fresh.kept[place].clone());
@@ -168,7 +170,8 @@ fn layouts(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result
     let how = &options.augment;
     let known = |name: &&String| shown.iter().any(|text| text.label == **name);
     let with_texts: Vec<&String> = labels.names().iter().filter(known).collect();
-    let fewest = with_texts.iter().map(|name| shown.iter().filter(|text| text.label == ***name).count()).min();
+    let fewest =
+        with_texts.iter().map(|name| shown.iter().filter(|text| text.label == ***name).count()).min();
     let count = how.demonstrations.min(fewest.unwrap_or(0));
     let mut queue = if count > 0 {
         let labels = Labels::new(with_texts.into_iter().cloned()).map_err(bad)?;
@@ -238,7 +241,8 @@ fn first_line(answer: &Completion, label: &str) -> sheaf_text::few_shot::Generat
     let bare = |line: &str| {
         let marks = |c: char| c.is_ascii_digit() || ".):- ".contains(c);
         let line = tidy(line.trim_start_matches(marks));
-        let said = ["A:", "Q:", "Customer:", "Question:", "User:"].iter().find_map(|who| line.strip_prefix(who));
+        let said =
+            ["A:", "Q:", "Customer:", "Question:", "User:"].iter().find_map(|who| line.strip_prefix(who));
         tidy(said.unwrap_or(&line))
     };
     let line = answer.text.lines().map(bare).find(|line| !line.is_empty());
@@ -263,12 +267,14 @@ fn choose(
     (shown, meaning): (&UnitVectors, &Meaning),
 ) -> Result<Chosen, Error> {
     let own = places(labels, texts)?;
-    let doubts: Vec<f64> = own.iter().enumerate().map(|(at, label)| meaning.doubt(vectors.row(at), *label)).collect();
+    let doubts: Vec<f64> =
+        own.iter().enumerate().map(|(at, label)| meaning.doubt(vectors.row(at), *label)).collect();
     let mut steps = vec![Step::new("label check", texts.len())];
     let mut order: Vec<usize> = (0..texts.len()).filter(|at| doubts[*at] <= options.augment.margin).collect();
     (order.len()..texts.len()).for_each(|_| steps[0].drop_one("another label fits better"));
 
-    let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let cosine =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let mut near = Step::new("near-duplicates", order.len());
     let mut kept: Vec<usize> = Vec::new();
     order.sort_by(|a, b| doubts[*a].total_cmp(&doubts[*b]).then(a.cmp(b)));

@@ -61,7 +61,13 @@ pub(super) fn filter(
     let asks = match options.filter.judge {
         Judge::Scores => None,
         Judge::Llm => Some(tools.models.llm()?),
-        Judge::Auto => tools.models.llm().ok().filter(|llm| llm.follows_instructions()),
+        Judge::Auto => match tools.models.llm() {
+            Ok(llm) => Some(llm).filter(Llm::follows_instructions),
+            Err(error) => {
+                tracing::warn!("no language model judges the sites' texts, scores do: {error}");
+                None
+            }
+        },
     };
     let Some(llm) = asks else {
         let kept = (0..texts.len()).filter(|place| scored.decisions[*place].is_kept()).collect();

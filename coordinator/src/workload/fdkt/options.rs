@@ -225,14 +225,18 @@ impl FdktOptions {
 
     fn check_refinement(&self) -> Result<(), Error> {
         if self.about.trim().is_empty() {
-            return Err(refuse("about must say what the texts are, such as \"Questions of a bank's customers\""));
+            return Err(refuse(
+                "about must say what the texts are, such as \"Questions of a bank's customers\"",
+            ));
         }
         if self.ask.as_ref().is_some_and(|ask| !ask.contains(LABEL)) {
             return Err(refuse(format!("ask must have {LABEL} in it")));
         }
         let FilterOptions { worst, far, near, attempts, .. } = self.filter;
         if !((0.0..1.0).contains(&worst) && (0.0..1.0).contains(&far) && near > 0.0 && near <= 1.0) {
-            return Err(refuse("filter: worst and far are shares from 0 to below 1, near is above 0, at most 1"));
+            return Err(refuse(
+                "filter: worst and far are shares from 0 to below 1, near is above 0, at most 1",
+            ));
         }
         if attempts == 0 || attempts > 100 {
             return Err(refuse("filter.attempts must be 1 to 100"));

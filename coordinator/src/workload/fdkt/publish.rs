@@ -49,32 +49,28 @@ pub(super) fn publication(
         };
         (site.clone(), SitePublication { rows: None, class_counts: Vec::new(), metrics })
     };
-    let local: Vec<f64> =
-        worth.sites.values().filter_map(|transfer| transfer.accuracy(Arm::Local)).collect();
+    let local: Vec<f64> = worth.sites.values().filter_map(|transfer| transfer.accuracy(Arm::Local)).collect();
     let sites: BTreeMap<_, _> = members.into_iter().map(site).collect();
 
-    let (model, card, sha256, file) = match &refined.head {
-        Some(head) => {
-            let encoding = declared(context)?;
-            let card = ModelCard {
-                schema: 1,
-                workload: WORKLOAD.to_owned(),
-                sha256: head.sha256.clone(),
-                classes: classes.clone(),
-                lambda: options.lambda,
-                reading: context.plan.schema.clone(),
-                features: options.afl().features(encoding.input_dim()),
-                encoding,
-                rows: Some(head.rows),
-                sites: sites.keys().map(ToString::to_string).collect(),
-            };
-            (head.model, context.blobs.put(&serde_json::to_vec_pretty(&card)?)?, head.sha256.clone(), None)
-        }
-        None => {
-            let text = b"This run made no texts, so there is no model of texts.\n";
-            let blob = context.blobs.put(text)?;
-            (blob, blob, sha256_hex(text), Some(NO_MODEL.to_owned()))
-        }
+    let (model, card, sha256, file) = if let Some(head) = &refined.head {
+        let encoding = declared(context)?;
+        let card = ModelCard {
+            schema: 1,
+            workload: WORKLOAD.to_owned(),
+            sha256: head.sha256.clone(),
+            classes: classes.clone(),
+            lambda: options.lambda,
+            reading: context.plan.schema.clone(),
+            features: options.afl().features(encoding.input_dim()),
+            encoding,
+            rows: Some(head.rows),
+            sites: sites.keys().map(ToString::to_string).collect(),
+        };
+        (head.model, context.blobs.put(&serde_json::to_vec_pretty(&card)?)?, head.sha256.clone(), None)
+    } else {
+        let text = b"This run made no texts, so there is no model of texts.\n";
+        let blob = context.blobs.put(text)?;
+        (blob, blob, sha256_hex(text), Some(NO_MODEL.to_owned()))
     };
     let mut files: BTreeMap<_, _> =
         contributions.iter().map(|(site, blob)| (format!("synthetic/{site}.jsonl"), *blob)).collect();

@@ -82,7 +82,8 @@ struct Set {
 
 /// All of it; `pool` is what the sites wrote, where they were asked to.
 pub(super) fn refine(context: &Context<'_>, pool: Option<&Pool>) -> Result<Refined, Error> {
-    let tools = context.tools.ok_or_else(|| Error::bug("texts are refined without the coordinator's tools"))?;
+    let tools =
+        context.tools.ok_or_else(|| Error::bug("texts are refined without the coordinator's tools"))?;
     let options = FdktOptions::of(context.plan)?;
     let labels = labels(context.plan)?;
     let encoder = encoder(context.plan)?;
@@ -91,12 +92,11 @@ pub(super) fn refine(context: &Context<'_>, pool: Option<&Pool>) -> Result<Refin
     let by_name = Meaning::new(&names, &[]);
 
     let pool = pool.map(|pool| contributed(context, &labels, pool)).transpose()?;
-    let (synthetic, judge) = match pool {
-        Some(pool) => filtered(tools, (&options, &labels), pool, &by_name, encoder)?,
-        None => {
-            let nothing = Set { texts: Vec::new(), vectors: embed(tools, encoder, &[])?, funnel: Funnel::default() };
-            (nothing, JudgeUse::default())
-        }
+    let (synthetic, judge) = if let Some(pool) = pool {
+        filtered(tools, (&options, &labels), pool, &by_name, encoder)?
+    } else {
+        let vectors = embed(tools, encoder, &[])?;
+        (Set { texts: Vec::new(), vectors, funnel: Funnel::default() }, JudgeUse::default())
     };
 
     let mut sets: BTreeMap<Texts, Set> = BTreeMap::new();
@@ -108,7 +108,8 @@ pub(super) fn refine(context: &Context<'_>, pool: Option<&Pool>) -> Result<Refin
         let known: Vec<(usize, &[f32])> =
             of_labels.into_iter().enumerate().map(|(at, label)| (label, synthetic.vectors.row(at))).collect();
         let after_texts = Meaning::new(&names, &known);
-        let empty = Set { texts: Vec::new(), vectors: subset(&synthetic.vectors, &[])?, funnel: Funnel::default() };
+        let empty =
+            Set { texts: Vec::new(), vectors: subset(&synthetic.vectors, &[])?, funnel: Funnel::default() };
         for texts in options.arms.iter().copied().filter(|texts| *texts != Texts::Synthetic) {
             let (shown, meaning, what) = match texts {
                 Texts::Fdkt => (&synthetic, &after_texts, "writing texts after the sites' ones"),
@@ -118,7 +119,11 @@ pub(super) fn refine(context: &Context<'_>, pool: Option<&Pool>) -> Result<Refin
             let shown = Shown { texts: &shown.texts, vectors: &shown.vectors };
             let written = augment(tools, &*llm, setting, shown, meaning, what)?;
             write_lines(&mut lines, &written, texts, &llm.name(), (&labels, classes(context.plan)))?;
-            let mut set = Set { texts: written.texts, vectors: written.vectors, funnel: Funnel { steps: written.steps } };
+            let mut set = Set {
+                texts: written.texts,
+                vectors: written.vectors,
+                funnel: Funnel { steps: written.steps },
+            };
             if texts == Texts::Fdkt {
                 set = together(&synthetic, set)?;
             }

@@ -1,8 +1,11 @@
 //! The coordinator's part with a scripted language model and an encoder that counts letters.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use sheaf_data::Backbone;
@@ -70,7 +73,9 @@ impl LocalModels for Fakes {
         _stop: &CancellationToken,
     ) -> Result<(usize, Vec<f32>), Error> {
         let letters = |text: &&str| {
-            ('a'..='z').map(move |letter| text.to_lowercase().matches(letter).count() as f32).collect::<Vec<_>>()
+            ('a'..='z')
+                .map(move |letter| text.to_lowercase().matches(letter).count() as f32)
+                .collect::<Vec<_>>()
         };
         Ok((26, texts.iter().flat_map(letters).collect()))
     }
@@ -86,7 +91,11 @@ struct World {
 }
 
 impl World {
-    fn new(plan: &str, follows: bool, script: impl Fn(&Prompt, usize) -> String + Send + Sync + 'static) -> Self {
+    fn new(
+        plan: &str,
+        follows: bool,
+        script: impl Fn(&Prompt, usize) -> String + Send + Sync + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = Arc::new(Scripted {
             follows,
@@ -142,7 +151,11 @@ impl World {
 }
 
 const SITES: &[&[(&str, &str)]] = &[
-    &[("my red car is a rare racer", "red_car"), ("two words", "blue_boat"), ("a blue boat with a blue sail", "blue_boat")],
+    &[
+        ("my red car is a rare racer", "red_car"),
+        ("two words", "blue_boat"),
+        ("a blue boat with a blue sail", "blue_boat"),
+    ],
     &[("My red car is a  rare racer", "red_car"), ("the old red car carries our carrier", "red_car")],
 ];
 
@@ -187,8 +200,11 @@ fn a_model_that_only_goes_on_with_texts_gets_lists_and_its_texts_are_checked() {
     assert!(llm.iter().all(|text| !synthetic.contains(text)) && !llm.is_empty());
     let lines = String::from_utf8(world.blobs.get(&refined.augmented).unwrap()).unwrap();
     assert_eq!(lines.lines().count(), written.len() + llm.len());
-    let line: serde_json::Value =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).find(|line: &serde_json::Value| line["set"] == "fdkt").unwrap();
+    let line: serde_json::Value = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .find(|line: &serde_json::Value| line["set"] == "fdkt")
+        .unwrap();
     assert_eq!(line["model"], "scripted");
     assert_eq!(line["demonstrations"].as_array().unwrap().len(), 1);
     assert_eq!(line["prompt"].as_str().unwrap().len(), 64);
@@ -203,14 +219,14 @@ fn instructed(keep: &'static str) -> impl Fn(&Prompt, usize) -> String + Send + 
             return keep.to_owned();
         }
         let wanted = prompt.user.lines().filter_map(|line| line.split_once(". ").map(|(_, label)| label));
-        wanted
-            .filter(|label| ["red car", "blue boat"].contains(label))
-            .enumerate()
-            .map(|(at, label)| {
-                let word = if label == "red car" { "car race" } else { "boat bob blue" };
-                format!("### Sample {}\nLabel: {label}\nText: {word} {}\n", at + 1, "ab".repeat(at + prompt.sample as usize))
-            })
-            .collect()
+        let mut answer = String::new();
+        for (at, label) in wanted.filter(|label| ["red car", "blue boat"].contains(label)).enumerate() {
+            let word = if label == "red car" { "car race" } else { "boat bob blue" };
+            let more = "ab".repeat(at + prompt.sample as usize);
+            let number = at + 1;
+            writeln!(answer, "### Sample {number}\nLabel: {label}\nText: {word} {more}").unwrap();
+        }
+        answer
     }
 }
 

@@ -118,14 +118,21 @@ mod tests {
     fn nothing_need_be_shown() {
         let labels = Labels::new(["good"]).unwrap();
         let prompt = prompt("reviews", &[], &labels, &[0]).unwrap();
-        assert!(prompt.starts_with("Write 1 sample of reviews, each about something else. The labels"), "{prompt}");
+        assert!(
+            prompt.starts_with("Write 1 sample of reviews, each about something else. The labels"),
+            "{prompt}"
+        );
         assert!(!prompt.contains("above. The"), "{prompt}");
     }
 
     #[test]
     fn a_list_breaks_off_where_the_next_text_belongs() {
-        let list = unfinished_list("Questions\nof customers", "card arrival", &["Where is\nit?", "Is it lost?"]);
-        assert_eq!(list, "Questions of customers, about \"card arrival\":\n\n1. Where is it?\n2. Is it lost?\n3.");
+        let list =
+            unfinished_list("Questions\nof customers", "card arrival", &["Where is\nit?", "Is it lost?"]);
+        assert_eq!(
+            list,
+            "Questions of customers, about \"card arrival\":\n\n1. Where is it?\n2. Is it lost?\n3."
+        );
         assert!(unfinished_list("Questions", "x", &[]).ends_with(":\n\n1."));
     }
 
