@@ -51,8 +51,11 @@ fn row() -> String {
 /// How a workload spends what a plan allows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Schedule {
-    /// One noised sum over all rows.
-    Once,
+    /// Noised sums over all rows, so many times.
+    Sums {
+        /// How often.
+        times: u64,
+    },
     /// DP-SGD in rounds.
     Training {
         /// Records a step, on average.
@@ -102,11 +105,11 @@ impl Privacy {
     pub fn resolve(section: PrivacySection, schedule: Schedule) -> Result<Self, Error> {
         let missing = |key: &str| invalid(format!("{key} is needed to train with noise"));
         let (rate, steps, training) = match schedule {
-            Schedule::Once => {
+            Schedule::Sums { times } => {
                 if section.clip.is_some() {
                     return Err(invalid("clip is for training; rows of sums have length 1"));
                 }
-                (1.0, 1, None)
+                (1.0, times, None)
             }
             Schedule::Training { batch, .. } => {
                 let units = section.units.filter(|units| *units > 0).ok_or_else(|| missing("units"))?;
@@ -131,7 +134,7 @@ impl Privacy {
         let sigma = asked.solve().map_err(invalid)?.sigma;
         let model = match training {
             Some(_) => Event::PoissonGaussian { rate: asked.rate, sigma, steps },
-            None => Event::Gaussian { sigma, count: 1 },
+            None => Event::Gaussian { sigma, count: steps },
         };
         let metrics = section
             .evaluate
@@ -204,7 +207,7 @@ impl Schedule {
     /// Steps a round and in all, unless they are too many to count.
     fn steps(self, units: u64) -> Option<(u64, u64)> {
         match self {
-            Self::Once => Some((1, 1)),
+            Self::Sums { times } => Some((times, times)),
             Self::Training { batch, epochs, rounds } => {
                 let each = units.checked_mul(epochs)?.div_ceil(batch).max(1);
                 Some((each, each.checked_mul(rounds)?))
@@ -223,7 +226,8 @@ mod tests {
 
     #[test]
     fn the_noise_keeps_what_the_plan_says() {
-        let privacy = Privacy::resolve(section("epsilon = 1\ndelta = 1e-5"), Schedule::Once).unwrap();
+        let privacy =
+            Privacy::resolve(section("epsilon = 1\ndelta = 1e-5"), Schedule::Sums { times: 1 }).unwrap();
         let cost = privacy.cost().unwrap();
         assert!(cost.account.epsilon_pld.get() <= 1.0 && cost.account.epsilon_pld.get() > 0.999);
         // Analytic Gaussian (Balle and Wang 2018): sigma 3.7304 at epsilon 1, delta 1e-5.
@@ -254,14 +258,14 @@ mod tests {
         let training = Schedule::Training { batch: 1, epochs: 1, rounds: 1 };
         let many = Schedule::Training { batch: 1, epochs: 3, rounds: 1 };
         for (text, schedule, part) in [
-            ("epsilon = 1\ndelta = 1e-5\nclip = 1.0", Schedule::Once, "clip"),
+            ("epsilon = 1\ndelta = 1e-5\nclip = 1.0", Schedule::Sums { times: 1 }, "clip"),
             ("epsilon = 1\ndelta = 1e-5", training, "units"),
             ("epsilon = 1\ndelta = 1e-5\nunits = 100", training, "clip"),
             ("epsilon = 1\ndelta = 1e-5\nunits = 100\nclip = 0.0", training, "clip"),
             ("epsilon = 1\ndelta = 1e-5\nclip = 1.0\nunits = 9000000000000000000", many, "more steps"),
-            ("epsilon = 1\ndelta = 0.1\nunits = 100", Schedule::Once, "delta"),
-            ("epsilon = 1\ndelta = 0.0", Schedule::Once, "delta"),
-            ("epsilon = 1\ndelta = 1e-5\nevaluate = 0.0", Schedule::Once, "evaluate"),
+            ("epsilon = 1\ndelta = 0.1\nunits = 100", Schedule::Sums { times: 1 }, "delta"),
+            ("epsilon = 1\ndelta = 0.0", Schedule::Sums { times: 1 }, "delta"),
+            ("epsilon = 1\ndelta = 1e-5\nevaluate = 0.0", Schedule::Sums { times: 1 }, "evaluate"),
         ] {
             let error = Privacy::resolve(section(text), schedule).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

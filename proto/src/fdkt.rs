@@ -4,6 +4,7 @@
 //! | phase | specification | input | answer |
 //! |---|---|---|---|
 //! | `synthesise` | [`SynthesiseSpec`] | | [`Labelled`], one JSON object a line |
+//! | `vote-N` | [`VoteSpec`] | candidates: [`Labelled`], one JSON object a line | [`Votes`] |
 //! | `refine` | asked of nobody: the coordinator filters, and its language model writes | | |
 //! | `transfer` | [`TransferSpec`] | sets of [`Labelled`], one JSON object a line | [`Transfer`] |
 
@@ -19,6 +20,10 @@ use crate::{afl::SumsSpec, fedavg::AdapterSpec, privacy::PrivacySpec};
 pub const WORKLOAD: &str = "fdkt";
 /// Phase names.
 pub const SYNTHESISE: &str = "synthesise";
+/// Phase names: candidates of Private Evolution, asked of nobody.
+pub const SEED: &str = "seed";
+/// Phase names: this with the number of the vote, from 1.
+pub const VOTE: &str = "vote-";
 /// Phase names.
 pub const REFINE: &str = "refine";
 /// Phase names.
@@ -51,6 +56,24 @@ pub struct SynthesiseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<PrivacySpec>,
 }
+
+/// Asks a site which of many candidates lie nearest to its records (Private Evolution: Xie et al. 2024, arXiv 2403.01749).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VoteSpec {
+    /// How records and candidates become feature rows, and what the votes must be paid with.
+    #[serde(flatten)]
+    pub sums: SumsSpec,
+}
+
+/// Votes of a site's training records, each for the candidate of its own label that lies nearest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Votes {
+    /// One number a candidate, in [`VOTE_UNIT`]s, with noise where it is paid for.
+    pub votes: Vec<i64>,
+}
+
+/// What the vote of a unit weighs; a unit of several records shares it among theirs.
+pub const VOTE_UNIT: i64 = 1 << 12;
 
 /// How a generator is tuned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

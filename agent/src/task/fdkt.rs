@@ -2,6 +2,7 @@
 //! `sheaf_proto::fdkt`).
 
 pub mod transfer;
+mod votes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 use sheaf_data::{Dataset, Source, Split};
 use sheaf_models::{LanguageModel, ModelError, slm::generate, train::Encoded};
 use sheaf_proto::{
-    afl::RELEASE_METRICS,
-    fdkt::{LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, spoken},
+    afl::{RELEASE_METRICS, RELEASE_STATISTICS},
+    fdkt::{LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, VOTE, spoken},
     fedavg::{Head, LoraSpec, Optimizer, RoundSpec, Training},
 };
 
@@ -60,6 +61,10 @@ impl Workload for Fdkt {
             TRANSFER => {
                 let (transfer, made) = transfer::transfer(assignment, source, resources, cancelled)?;
                 (RELEASE_METRICS, to_json(&transfer)?, made)
+            }
+            phase if phase.starts_with(VOTE) => {
+                let (votes, made) = votes::vote(assignment, source, resources, cancelled)?;
+                (RELEASE_STATISTICS, to_json(&votes)?, made)
             }
             other => {
                 return Err(AgentError::Task(format!("fdkt has no phase \"{other}\"; a newer version may")));

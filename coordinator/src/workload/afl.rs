@@ -95,7 +95,7 @@ pub(super) struct EvaluationOutcome {
 
 impl Workload for Afl {
     fn schedule(&self, _: &Plan) -> Result<Schedule, Error> {
-        Ok(Schedule::Once)
+        Ok(Schedule::Sums { times: 1 })
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {

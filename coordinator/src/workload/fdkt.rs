@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! synthesise   sites: texts of every class                                        unless no arm needs them
+//!              or seed, vote-1, vote-2, ...: candidates that the sites' records vote for (Private Evolution)
 //! refine       nobody is asked: filter, augment, the head of the texts alone
 //! transfer     sites: how many test records models of records and texts get right  where the plan measures
 //! ```
 
 mod augment;
+mod evolution;
 mod filter;
 mod meaning;
 mod options;
@@ -26,8 +28,8 @@ use sheaf_proto::{
     BlobId,
     afl::{RELEASE_METRICS, SumsSpec},
     fdkt::{
-        Labelled, REFINE, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, Texts, Transfer,
-        TransferSpec, Tuning, WORKLOAD,
+        Labelled, REFINE, RELEASE_SYNTHETIC, SEED, SYNTHESISE, SynthesiseSpec, TRANSFER, Texts, Transfer,
+        TransferSpec, Tuning, VOTE, WORKLOAD,
     },
 };
 use sheaf_transport::identity::SiteName;
@@ -35,7 +37,7 @@ use tokio::runtime::Handle;
 
 pub use self::{filter::JudgeUse, options::FdktOptions};
 use self::{
-    options::{classes, refuse},
+    options::{Generator, Synthesiser, classes, refuse},
     refine::{Contributions, Refined, declared, refine},
 };
 use super::{
@@ -62,10 +64,14 @@ const LONGEST_TEXT: usize = 16 << 10;
 /// The workload.
 pub struct Fdkt;
 
-/// What the first phase gives: what every site wrote.
+/// The sites' texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Pool {
-    sites: Contributions,
+#[serde(rename_all = "snake_case")]
+enum Pool {
+    /// What every site wrote.
+    Sites(Contributions),
+    /// What their records have voted for.
+    Voted(BlobId),
 }
 
 /// What the last phase gives.
@@ -76,7 +82,11 @@ struct Worth {
 
 impl Workload for Fdkt {
     fn schedule(&self, plan: &Plan) -> Result<Schedule, Error> {
-        let Tuning { epochs, batch, .. } = FdktOptions::of(plan)?.tuning;
+        let options = FdktOptions::of(plan)?;
+        if options.synthesiser == Synthesiser::PrivateEvolution {
+            return Ok(Schedule::Sums { times: u64::from(options.evolution.rounds) });
+        }
+        let Tuning { epochs, batch, .. } = *options.generator()?.tuning;
         Ok(Schedule::Training { batch: batch as u64, epochs: epochs as u64, rounds: 1 })
     }
 
@@ -88,6 +98,11 @@ impl Workload for Fdkt {
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
         let options = FdktOptions::of(context.plan)?;
         match outputs {
+            [] if options.evolves() => evolution::ask_seed(context, &options),
+            [.., last] if evolution::is_of(last) => match evolution::ask_vote(context, &options, last)? {
+                Some(vote) => Ok(vote),
+                None => ask_refinement(context, &options, Some(last)),
+            },
             [] if options.synthesises() => ask_texts(context, &options),
             [] => ask_refinement(context, &options, None),
             [pool] if pool.name == SYNTHESISE => ask_refinement(context, &options, Some(pool)),
@@ -110,6 +125,9 @@ impl Workload for Fdkt {
         match phase.name.as_str() {
             SYNTHESISE => site_texts(context.plan, &bytes).map(drop).map_err(|e| refused(&e)),
             TRANSFER => serde_json::from_slice::<Transfer>(&bytes).map(drop).map_err(|e| refused(&e)),
+            vote if vote.starts_with(VOTE) => {
+                evolution::check(context, phase, &bytes).map_err(|e| refused(&e))
+            }
             other => Err(Error::bug(format!("{WORKLOAD} has no phase `{other}`"))),
         }
     }
@@ -117,11 +135,12 @@ impl Workload for Fdkt {
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
         match answers.phase.name.as_str() {
             SYNTHESISE => {
-                Ok(serde_json::to_vec(&Pool { sites: answers.contributions.iter().cloned().collect() })?)
+                Ok(serde_json::to_vec(&Pool::Sites(answers.contributions.iter().cloned().collect()))?)
             }
+            SEED => Ok(serde_json::to_vec(&evolution::seed(context)?)?),
+            vote if vote.starts_with(VOTE) => Ok(serde_json::to_vec(&evolution::evolve(context, answers)?)?),
             REFINE => {
-                let pool = answers.outputs.iter().find(|output| output.name == SYNTHESISE);
-                let pool: Option<Pool> = pool.map(|pool| outcome(context.blobs, pool)).transpose()?;
+                let pool = pool_of(context, answers.outputs)?;
                 Ok(serde_json::to_vec(&refine(context, pool.as_ref())?)?)
             }
             TRANSFER => {
@@ -136,7 +155,14 @@ impl Workload for Fdkt {
     }
 
     fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
-        if output.name != REFINE || !context.blobs.contains(&output.output) {
+        if !context.blobs.contains(&output.output) {
+            return Ok(Vec::new());
+        }
+        if evolution::is_of(output) {
+            let population: evolution::Population = outcome(context.blobs, output)?;
+            return Ok(vec![population.candidates]);
+        }
+        if output.name != REFINE {
             return Ok(Vec::new());
         }
         let refined: Refined = outcome(context.blobs, output)?;
@@ -148,14 +174,28 @@ impl Workload for Fdkt {
         let of = |name| outputs.iter().find(|output| output.name == name);
         let refined =
             of(REFINE).ok_or_else(|| Error::bug(format!("{WORKLOAD} publishes what was refined")))?;
-        let pool: Option<Pool> = of(SYNTHESISE).map(|pool| outcome(context.blobs, pool)).transpose()?;
+        let pool = pool_of(context, outputs)?;
         let worth = of(TRANSFER).map(|worth| outcome(context.blobs, worth)).transpose()?;
-        let sites = pool.map(|pool| pool.sites).unwrap_or_default();
+        let sites = match pool {
+            Some(Pool::Sites(sites)) => sites,
+            _ => Contributions::new(),
+        };
         publish::publication(context, sites, &outcome(context.blobs, refined)?, &worth.unwrap_or_default())
     }
 }
 
+/// The sites' texts, where they were asked for any.
+fn pool_of(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Option<Pool>, Error> {
+    if let Some(last) = outputs.iter().rfind(|output| evolution::is_of(output)) {
+        let population: evolution::Population = outcome(context.blobs, last)?;
+        return Ok(Some(Pool::Voted(population.candidates)));
+    }
+    let written = outputs.iter().find(|output| output.name == SYNTHESISE);
+    written.map(|pool| outcome(context.blobs, pool)).transpose()
+}
+
 fn ask_texts(context: &Context<'_>, options: &FdktOptions) -> Result<Next, Error> {
+    let Generator { lora, control, tuning } = options.generator()?;
     let model_sha256 = Catalogue::built_in()
         .and_then(|catalogue| Ok(catalogue.model(&options.model)?.sha256()))
         .map_err(|e| refuse(format!("model: {e}")))?;
@@ -163,10 +203,10 @@ fn ask_texts(context: &Context<'_>, options: &FdktOptions) -> Result<Next, Error
         schema: context.plan.schema.clone(),
         model: options.model.clone(),
         model_sha256,
-        adapter: options.lora.clone(),
-        control: options.control.clone(),
+        adapter: lora.clone(),
+        control: control.to_owned(),
         max_tokens: options.max_tokens,
-        tuning: options.tuning.clone(),
+        tuning: tuning.clone(),
         sampling: options.sampling.clone(),
         privacy: context.plan.privacy.as_ref().map(|privacy| privacy.round_spec(1)),
     };

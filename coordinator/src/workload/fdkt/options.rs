@@ -20,10 +20,18 @@ pub struct FdktOptions {
     /// The sites' small language model, by its name in the catalogue.
     #[serde(default = "model")]
     pub model: String,
-    /// The generator's adapter.
-    pub lora: AdapterSpec,
-    /// Control code before every text, with `{label}` in it.
-    pub control: String,
+    /// Where the sites' texts come from.
+    #[serde(default)]
+    pub synthesiser: Synthesiser,
+    /// `dp-lora`: the generator's adapter.
+    #[serde(default)]
+    pub lora: Option<AdapterSpec>,
+    /// `dp-lora`: control code before every text, with `{label}` in it.
+    #[serde(default)]
+    pub control: Option<String>,
+    /// `private-evolution`: how candidates are made and chosen.
+    #[serde(default)]
+    pub evolution: EvolutionOptions,
     /// What the texts are, for the coordinator's language model: "Questions of a bank's customers".
     pub about: String,
     /// How a model that does what it is asked in one sentence is asked for one text without an example, with `{label}` in it. One
@@ -33,8 +41,9 @@ pub struct FdktOptions {
     /// Longer records are cut, tokens.
     #[serde(default = "max_tokens")]
     pub max_tokens: usize,
-    /// How the generator is tuned.
-    pub tuning: Tuning,
+    /// `dp-lora`: how the generator is tuned.
+    #[serde(default)]
+    pub tuning: Option<Tuning>,
     /// How texts are drawn.
     #[serde(default)]
     pub sampling: Sampling,
@@ -50,6 +59,42 @@ pub struct FdktOptions {
     /// What a private record weighs against a text.
     #[serde(default = "weight")]
     pub private_weight: u32,
+}
+
+/// Where the sites' texts come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Synthesiser {
+    /// Sites tune a small language model with noise and let it write.
+    #[default]
+    DpLora,
+    /// The coordinator's language model writes candidates, the sites' records vote for them with noise: no site trains.
+    PrivateEvolution,
+}
+
+/// `[fdkt.evolution]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvolutionOptions {
+    /// Votes.
+    pub rounds: u32,
+    /// Candidates of each class in a vote, at most.
+    pub candidates: usize,
+    /// Candidates of each class that a vote leaves, at most.
+    pub keep: usize,
+}
+
+impl Default for EvolutionOptions {
+    fn default() -> Self {
+        Self { rounds: 3, candidates: 12, keep: 4 }
+    }
+}
+
+/// What `dp-lora` needs.
+pub(super) struct Generator<'a> {
+    pub(super) lora: &'a AdapterSpec,
+    pub(super) control: &'a str,
+    pub(super) tuning: &'a Tuning,
 }
 
 /// `[fdkt.filter]`
@@ -182,7 +227,10 @@ impl FdktOptions {
         if plan.run.secure_aggregation {
             return Err(refuse("[run] secure_aggregation: texts cannot be summed; leave the key out"));
         }
-        options.check_generator()?;
+        options.check_task()?;
+        if options.synthesiser == Synthesiser::DpLora {
+            options.check_generator()?;
+        }
         options.check_refinement()?;
         if plan.privacy.is_some() && !options.synthesises() {
             return Err(refuse(
@@ -193,34 +241,54 @@ impl FdktOptions {
         Ok(options)
     }
 
-    fn check_generator(&self) -> Result<(), Error> {
-        if !self.control.contains(LABEL) {
-            return Err(refuse(format!(
-                "control must have {LABEL} in it, such as \"Question about: {LABEL}\""
-            )));
-        }
-        if self.control.replace(LABEL, "").contains(['{', '}']) {
-            return Err(refuse(format!("control has braces that are not {LABEL}")));
-        }
-        let Tuning { epochs, batch, learning_rate, .. } = self.tuning;
-        if epochs == 0 || batch == 0 || !(learning_rate > 0.0 && learning_rate <= 1.0) {
-            return Err(refuse(
-                "tuning needs epochs and batch of at least 1 and a learning_rate above 0, at most 1",
-            ));
-        }
+    /// The parts of the plan that `dp-lora` needs.
+    pub(super) fn generator(&self) -> Result<Generator<'_>, Error> {
+        let missing = |key| refuse(format!("{key} is missing; synthesiser = \"dp-lora\" needs it"));
+        Ok(Generator {
+            lora: self.lora.as_ref().ok_or_else(|| missing("lora"))?,
+            control: self.control.as_deref().ok_or_else(|| missing("control"))?,
+            tuning: self.tuning.as_ref().ok_or_else(|| missing("tuning"))?,
+        })
+    }
+
+    fn check_task(&self) -> Result<(), Error> {
         let Sampling { per_class, max_tokens, temperature, top_p, .. } = self.sampling;
         if per_class == 0 || per_class > 10_000 || max_tokens == 0 || max_tokens > 1024 {
             return Err(refuse("sampling.per_class must be 1 to 10000, sampling.max_tokens 1 to 1024"));
         }
         check_draw("sampling", temperature, top_p)?;
-        check_adapter(&self.lora).map_err(refuse)?;
         if !(8..=2048).contains(&self.max_tokens) {
             return Err(refuse("max_tokens must be 8 to 2048"));
         }
         if !(self.lambda.is_finite() && self.lambda > 0.0) || self.private_weight == 0 {
             return Err(refuse("lambda must be above 0 and private_weight at least 1"));
         }
+        let EvolutionOptions { rounds, candidates, keep } = self.evolution;
+        if !(1..=100).contains(&rounds) || keep == 0 || keep > candidates || candidates > 1000 {
+            return Err(refuse(
+                "evolution.rounds must be 1 to 100, evolution.candidates at most 1000, evolution.keep 1 to candidates",
+            ));
+        }
         Ok(())
+    }
+
+    fn check_generator(&self) -> Result<(), Error> {
+        let Generator { lora, control, tuning } = self.generator()?;
+        if !control.contains(LABEL) {
+            return Err(refuse(format!(
+                "control must have {LABEL} in it, such as \"Question about: {LABEL}\""
+            )));
+        }
+        if control.replace(LABEL, "").contains(['{', '}']) {
+            return Err(refuse(format!("control has braces that are not {LABEL}")));
+        }
+        let Tuning { epochs, batch, learning_rate, .. } = *tuning;
+        if epochs == 0 || batch == 0 || !(learning_rate > 0.0 && learning_rate <= 1.0) {
+            return Err(refuse(
+                "tuning needs epochs and batch of at least 1 and a learning_rate above 0, at most 1",
+            ));
+        }
+        check_adapter(lora).map_err(refuse)
     }
 
     fn check_refinement(&self) -> Result<(), Error> {
@@ -271,7 +339,12 @@ impl FdktOptions {
 
     /// Whether the coordinator's language model writes texts.
     pub fn augments(&self) -> bool {
-        self.arms.iter().any(|texts| matches!(texts, Texts::Llm | Texts::Fdkt))
+        self.evolves() || self.arms.iter().any(|texts| matches!(texts, Texts::Llm | Texts::Fdkt))
+    }
+
+    /// Whether the sites' texts are candidates that their records vote for.
+    pub fn evolves(&self) -> bool {
+        self.synthesises() && self.synthesiser == Synthesiser::PrivateEvolution
     }
 
     /// The task model's features: those of AFL on the backbone.
@@ -322,6 +395,8 @@ mod tests {
     fn mistakes_are_named() {
         assert!(Plan::parse(PLAN).is_ok());
         for (text, part) in [
+            (PLAN.replace("control = 'About: {label}'\n", ""), "control"),
+            (format!("{PLAN}evolution = {{ keep = 20 }}\n"), "evolution"),
             (PLAN.replace("{label}", "label"), "control"),
             (PLAN.replace("{label}", "{label} {domain}"), "braces"),
             (PLAN.replace("epochs = 1", "epochs = 0"), "tuning"),
@@ -357,5 +432,6 @@ mod tests {
         assert_eq!(of("['synthetic']"), (true, false));
         assert_eq!(of("['llm']"), (false, true));
         assert_eq!(of("['fdkt']"), (true, true));
+        assert_eq!(of("['synthetic']\nsynthesiser = 'private-evolution'"), (true, true));
     }
 }

@@ -144,8 +144,12 @@ pub(super) fn refine(context: &Context<'_>, pool: Option<&Pool>) -> Result<Refin
 /// The sites' texts under their labels' spoken names.
 fn contributed(context: &Context<'_>, labels: &Labels, pool: &Pool) -> Result<Vec<Labelled>, Error> {
     let classes = classes(context.plan);
+    let blobs: Vec<&BlobId> = match pool {
+        Pool::Sites(sites) => sites.values().collect(),
+        Pool::Voted(blob) => vec![blob],
+    };
     let mut texts = Vec::new();
-    for blob in pool.sites.values() {
+    for blob in blobs {
         for text in site_texts(context.plan, &context.blobs.get(blob)?)? {
             let label = classes.iter().position(|class| *class == text.label);
             let label = label.ok_or_else(|| Error::bug("a checked text has a known class"))?;

@@ -122,7 +122,7 @@ impl World {
             self.blobs.put(texts.iter().map(line).collect::<String>().as_bytes()).unwrap()
         };
         let name = |number| format!("site-{number}").parse().unwrap();
-        Pool { sites: sites.iter().enumerate().map(|(number, texts)| (name(number), blob(texts))).collect() }
+        Pool::Sites(sites.iter().enumerate().map(|(number, texts)| (name(number), blob(texts))).collect())
     }
 
     /// Refines on a thread that may block, as a driver does.
@@ -285,4 +285,78 @@ fn an_ablation_without_the_sites_asks_them_nothing() {
     let refined = world.refine(Some(&world.pool(SITES))).unwrap();
     assert_eq!((refined.sets.len(), world.model.asked.load(Relaxed)), (1, 0));
     assert!(refined.llm.is_none());
+}
+
+#[test]
+fn candidates_evolve_by_votes_and_become_the_sites_texts() {
+    let plan = format!(
+        "{PLAN}synthesiser = 'private-evolution'\nevolution = {{ rounds = 2, candidates = 3, keep = 1 }}\n"
+    );
+    let world = World::new(&plan, false, lists);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let _guard = runtime.enter();
+    let tools = Tools { models: &world.models, stop: &world.stop, tell: &|_, _, _| {} };
+    let context = Context {
+        plan: &world.plan,
+        blobs: &world.blobs,
+        members: &[],
+        run_id: "x-1",
+        version: 1,
+        authority: &[],
+        tools: Some(&tools),
+    };
+    let phase = |next: Next| match next {
+        Next::Collect(phase) => phase,
+        Next::Publish => panic!("there is more to ask"),
+    };
+    let finished = |phase: &PhaseSpec, document: &[u8]| PhaseOutput {
+        name: phase.name.clone(),
+        key: phase.key.clone(),
+        output: world.blobs.put(document).unwrap(),
+        members: Vec::new(),
+        round: false,
+    };
+    let mut outputs = Vec::new();
+    let mut names = Vec::new();
+    loop {
+        let phase = phase(Fdkt.next(&context, &outputs).unwrap());
+        names.push(phase.name.clone());
+        let mut contributions = Vec::new();
+        if let Some(candidates) = phase.inputs.first().filter(|_| phase.name.starts_with(VOTE)) {
+            assert!(!phase.asks_nobody());
+            let candidates = site_texts(&world.plan, &world.blobs.get(candidates).unwrap()).unwrap();
+            // The last candidate of each label is everybody's.
+            let last =
+                |at: usize| candidates[at + 1..].iter().all(|other| other.label != candidates[at].label);
+            let votes: Vec<i64> = (0..candidates.len()).map(|at| i64::from(last(at)) * 4096 - 9).collect();
+            let answer = |votes: &[i64]| serde_json::to_vec(&serde_json::json!({"votes": votes})).unwrap();
+            let file = world.folder.path().join("answer");
+            let site = "site-0".parse().unwrap();
+            fs::write(&file, answer(&votes[1..])).unwrap();
+            assert!(Fdkt.check_result(&context, &phase, &site, &file).is_err(), "a vote is missing");
+            fs::write(&file, answer(&votes)).unwrap();
+            Fdkt.check_result(&context, &phase, &site, &file).unwrap();
+            contributions.push((site, world.blobs.put(&answer(&votes)).unwrap()));
+            if phase.name == "vote-2" {
+                assert!(
+                    candidates.len() > 2,
+                    "one of each label stayed, and more were written: {candidates:?}"
+                );
+            }
+        }
+        if phase.name == TRANSFER {
+            break;
+        }
+        let answers =
+            Answers { phase: &phase, contributions: &contributions, outputs: &outputs, previous: None };
+        let document = Fdkt.reduce(&context, &answers).unwrap();
+        outputs.push(finished(&phase, &document));
+    }
+    assert_eq!(names, ["seed", "vote-1", "vote-2", "refine", "transfer"]);
+    let refined: Refined = outcome(&world.blobs, outputs.last().unwrap()).unwrap();
+    assert_eq!(refined.counts[&Texts::Synthetic], 2, "the best of each label");
+    assert!(refined.counts[&Texts::Fdkt] > 2);
+    assert_eq!(Fdkt.merged_blobs(&context, &outputs[1]).unwrap().len(), 1);
+    let published = Fdkt.publish(&context, &outputs).unwrap();
+    assert!(published.files.keys().all(|name| !name.starts_with("synthetic/")), "no site wrote a text");
 }
