@@ -15,8 +15,9 @@ use crate::{
     },
 };
 
-/// Tokens that are run at a time, padding included: enough to fill a processor, and it bounds memory.
-const TOKENS: usize = 1024;
+/// Tokens that are run at a time, padding included. It bounds memory: of SmolLM2 with all 30 layers adapted a token keeps 0.7 MB.
+/// Gradients of 30-token records took the same time by 8, 16 and 34 of them.
+const TOKENS: usize = 512;
 /// States that are more than this, in bytes, are not kept: 450,000 tokens of a model of width 576.
 const MOST_BYTES: usize = 1 << 30;
 
@@ -81,7 +82,7 @@ impl<'a> Frozen<'a> {
         self.records.is_empty()
     }
 
-    /// The numbers of records, cut into pieces that are run together: of at most `most` records and about 1024 tokens, and of
+    /// The numbers of records, cut into pieces that are run together: of at most `most` records and about 512 tokens, and of
     /// much the same length each, since a short record beside a long one is mostly padding.
     pub fn pieces(&self, mut rows: Vec<usize>, most: usize) -> Vec<Vec<usize>> {
         rows.sort_by_key(|row| self.records[*row].tokens.len());
