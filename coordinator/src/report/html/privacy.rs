@@ -19,7 +19,7 @@ pub(super) fn write(out: &mut String, privacy: Option<&RunPrivacy>, sites: &[Sit
         out,
         "<p>Protected is the presence of one {} at a site: with one more or one fewer, the odds of anything that the site sent \
          change by a factor of e<sup>epsilon</sup> at most, but for the probability delta. The model may cost epsilon {} at \
-         delta {}. {} All figures of this page that are made from records carry noise.</p>\n",
+         delta {}. {} All figures that the sites sent carry noise; what a simulation measured for itself does not.</p>\n",
         Escaped(&privacy.unit),
         privacy.epsilon,
         privacy.delta,
@@ -44,7 +44,7 @@ pub(super) fn write(out: &mut String, privacy: Option<&RunPrivacy>, sites: &[Sit
         put!(
             out,
             "<tr><th scope=\"row\"><bdi>{}</bdi></th><td class=\"num\">{:.4}</td><td class=\"num\">{:.4}</td><td \
-             class=\"num\">{:.4}</td><td class=\"num\">{:e}</td><td class=\"num\">{:.4}</td><td class=\"num\">{}</td><td \
+             class=\"num\">{:.4}</td><td class=\"num\">{:e}</td><td class=\"num\">{:.4}</td><td class=\"num\">{:.4}</td><td \
              class=\"num\">{}</td></tr>\n",
             Escaped(&site.name),
             spent.epsilon,

@@ -411,7 +411,7 @@ mod tests {
             (format!("{PLAN}filter = {{ judge = 'me' }}\n"), "`scores`"),
             (format!("{PLAN}augment = {{ spare = 0.5 }}\n"), "augment.spare"),
             (format!("{PLAN}augment = {{ top_p = 0.0 }}\n"), "augment.top_p"),
-            (format!("{PLAN}arms = ['best']\n"), "arms"),
+            (format!("{PLAN}arms = ['best']\n"), "`fdkt`"),
             (format!("{PLAN}colour = 1\n"), "colour"),
             (format!("{PLAN}{PRIVACY}"), "clip"),
             (format!("{PLAN}arms = ['llm']\n{PRIVACY}clip = 1.0\n"), "nothing is spent"),

@@ -163,13 +163,19 @@ const SITES: &[&[(&str, &str)]] = &[
 fn lists(prompt: &Prompt, _asked: usize) -> String {
     let red = prompt.user.contains("red car");
     let number = prompt.sample;
+    // A vote's candidates have a seed of their own.
+    let round = (prompt.options.seed.unwrap_or_default() >> 32) as usize;
     let demonstration = prompt.user.lines().find_map(|line| line.strip_prefix("1. ")).unwrap_or("nothing");
     match (number, red) {
         (0, _) => format!(" {demonstration}\n3. and more"),
         (1, true) => " a bull bobbed about in the blue boat".to_owned(),
         (1, false) => " a car racer red carer".to_owned(),
-        (_, true) => format!(" car number {} ran a race\n\nIgnored", "rac ".repeat(number as usize)),
-        (_, false) => format!(" boat number {} bobs about", "bob ".repeat(number as usize)),
+        (_, true) => {
+            format!(" car number {} ran a race\n\nIgnored", [" rac", " racer"][round].repeat(number as usize))
+        }
+        (_, false) => {
+            format!(" boat number {} bobs about", [" bob", " bubble"][round].repeat(number as usize))
+        }
     }
 }
 
