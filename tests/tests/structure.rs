@@ -8,7 +8,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sheaf-data", &[]),
     ("sheaf-models", &[]),
     ("sheaf-privacy", &[]),
-    ("sheaf-proto", &["sheaf-analytic", "sheaf-data", "sheaf-privacy", "sheaf-secagg"]),
+    ("sheaf-proto", &["sheaf-analytic", "sheaf-data", "sheaf-privacy", "sheaf-secagg", "sheaf-text"]),
     // The sums of its bench and of one test; the protocol itself needs nothing.
     ("sheaf-secagg", &["sheaf-analytic"]),
     ("sheaf-text", &[]),
