@@ -192,13 +192,15 @@ fn print_transfer(report: &Report) {
             "\"measured\" is what the sites say, with noise where it is paid for; \"exact\" is known here alone, on {rows} test \
              records."
         );
-        say!(
-            "Of {} released texts {} share {} or more words in a row with a private record; the longest such run has {}.",
-            near.texts,
-            near.found,
-            near.words,
-            near.longest_run
-        );
+        if near.texts > 0 {
+            say!(
+                "Of {} released texts {} share {} or more words in a row with a private record; the longest such run has {}.",
+                near.texts,
+                near.found,
+                near.words,
+                near.longest_run
+            );
+        }
     }
 }
 

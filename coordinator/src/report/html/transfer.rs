@@ -92,6 +92,9 @@ fn row(out: &mut String, head: &str, cells: [String; 4]) {
 
 fn write_copies(out: &mut String, judged: &Judged) {
     let near = judged.near_copies;
+    if near.texts == 0 {
+        return;
+    }
     put!(
         out,
         "<p>Of {} that left a site, <strong>{}</strong> share{} {} or more words in a row with a private training record; the \
