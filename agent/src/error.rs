@@ -72,6 +72,7 @@ impl From<sheaf_data::DataError> for AgentError {
 impl From<sheaf_models::ModelError> for AgentError {
     fn from(error: sheaf_models::ModelError) -> Self {
         match error {
+            sheaf_models::ModelError::Stopped => Self::Cancelled,
             sheaf_models::ModelError::Device { .. } => Self::Device(error.to_string()),
             _ => Self::Task(error.to_string()),
         }

@@ -22,7 +22,7 @@ pub mod structured;
 pub mod totals;
 
 #[cfg(test)]
-mod stub;
+pub(crate) mod stub;
 
 use std::sync::Arc;
 
@@ -35,6 +35,10 @@ pub use error::LlmError;
 pub use many::complete_all;
 pub use structured::{StructuredError, structured};
 pub use totals::Totals;
+
+/// Added to the sample's index at each further attempt: larger than the index of any sample that callers ask for, so
+/// that a second attempt at one sample is never the first at another.
+const ATTEMPT: u32 = 1 << 16;
 
 /// A language model.
 #[tonic::async_trait]
@@ -109,6 +113,13 @@ impl Prompt {
     /// A text to go on with.
     pub fn to_continue(text: impl Into<String>) -> Self {
         Self { form: Form::Continue, ..Self::new(text) }
+    }
+
+    /// The same question for a further attempt, 0 for the first: with another sample, so that the cache does not give the same
+    /// answer again.
+    #[must_use]
+    pub fn again(self, attempt: u32) -> Self {
+        Self { sample: self.sample.wrapping_add(attempt.wrapping_mul(ATTEMPT)), ..self }
     }
 
     /// The seed for this sample: the one of the options moved on by the sample's index, since a model that obeys its

@@ -193,6 +193,24 @@ pub enum Arm {
     FdktAlone,
 }
 
+impl Arm {
+    /// All of them, in the order of reading.
+    pub const ALL: [Self; 7] = [
+        Self::Local,
+        Self::Synthetic,
+        Self::SyntheticAlone,
+        Self::Llm,
+        Self::LlmAlone,
+        Self::Fdkt,
+        Self::FdktAlone,
+    ];
+
+    /// The texts that it learns from, if any.
+    pub fn texts(self) -> Option<Texts> {
+        Texts::ALL.into_iter().find(|texts| texts.arm() == self || texts.alone() == self)
+    }
+}
+
 /// How models do on the site's test records; all of it with noise where it is paid for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer {
@@ -203,6 +221,14 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// Adds what another site has measured of the same arms.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        for (arm, correct) in &other.correct {
+            *self.correct.entry(*arm).or_default() += correct;
+        }
+    }
+
     /// Share of the test records that an arm's model puts into their class; none where it was not measured.
     pub fn accuracy(&self, arm: Arm) -> Option<f64> {
         let correct = *self.correct.get(&arm)?;

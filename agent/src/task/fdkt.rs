@@ -11,12 +11,13 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use sheaf_data::{Dataset, Source, Split};
-use sheaf_models::{LanguageModel, ModelError, slm::generate, train::Encoded};
+use sheaf_models::{LanguageModel, slm::generate, train::Encoded};
 use sheaf_proto::{
     afl::{RELEASE_METRICS, RELEASE_STATISTICS},
     fdkt::{LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, VOTE, spoken},
     fedavg::{Head, LoraSpec, Optimizer, RoundSpec, Training},
 };
+use sheaf_text::to_lines;
 
 use super::{Assignment, Resources, Workload, afl::Afl, fedavg::lora, parse, to_json};
 use crate::{
@@ -156,12 +157,7 @@ fn synthesise(
     resources.tell("tuning");
     let (adapter, made) = lora::tuned(&round, &lora_spec, records, resources, cancelled)?;
     let texts = write(spec, &model, &adapter, &|what| resources.tell(what), cancelled)?;
-    let mut lines = Vec::new();
-    for text in &texts {
-        lines.extend(to_json(text)?);
-        lines.push(b'\n');
-    }
-    Ok((lines, made))
+    Ok((to_lines(&texts).map_err(|e| AgentError::Task(e.to_string()))?, made))
 }
 
 /// Writes the texts: of every class the same number, whatever classes the site has. All of it reads the adapter alone, so that it
@@ -198,7 +194,7 @@ fn write(
     let (mut written, mut seen, mut done) = (Vec::new(), BTreeSet::new(), 0);
     for batch in requests.chunks(BATCH) {
         tell(&format!("writing texts, {done} of {}", requests.len()));
-        let texts = model.generate_each(Some(&lora), batch, &sampling, cancelled).map_err(stopped)?;
+        let texts = model.generate_each(Some(&lora), batch, &sampling, cancelled)?;
         for (text, label) in texts.into_iter().zip(&mut labels) {
             let text = text.text.split_whitespace().collect::<Vec<_>>().join(" ");
             let long_enough = text.split(' ').count() >= spec.sampling.min_words;
@@ -217,13 +213,6 @@ fn digest(adapter: &sheaf_models::Adapter) -> u64 {
     let hash = Sha256::new_with_prefix("sheaf fdkt 1");
     let hash = values.fold(hash, |hash, value| hash.chain_update(value.to_le_bytes())).finalize();
     u64::from_le_bytes(std::array::from_fn(|at| hash[at]))
-}
-
-fn stopped(error: ModelError) -> AgentError {
-    match error {
-        ModelError::Stopped => AgentError::Cancelled,
-        other => other.into(),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -82,7 +82,7 @@ struct Request {
 /// A language model of this process. It is loaded at the first prompt, and writes for many prompts at once.
 struct Embedded {
     name: String,
-    requests: Mutex<mpsc::Sender<Request>>,
+    requests: mpsc::Sender<Request>,
     meter: Meter,
 }
 
@@ -91,7 +91,7 @@ impl Embedded {
         let (sender, receiver) = mpsc::channel();
         // It ends when the last sender is dropped.
         std::thread::spawn(move || serve(load, &receiver));
-        Self { name, requests: Mutex::new(sender), meter: Meter::default() }
+        Self { name, requests: sender, meter: Meter::default() }
     }
 }
 
@@ -119,7 +119,7 @@ impl Llm for Embedded {
         let gone = || LlmError::Refused { what: "the embedded language model has ended".to_owned() };
         self.meter.request();
         let request = Request { prompt: prompt.clone(), answer };
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).send(request).map_err(|_| gone())?;
+        self.requests.send(request).map_err(|_| gone())?;
         let completion = answered.await.map_err(|_| gone())??;
         self.meter.used(completion.usage);
         Ok(completion)

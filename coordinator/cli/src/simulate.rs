@@ -159,6 +159,7 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     if let Some(most) = plan.simulate.rows_per_site {
         sites.iter_mut().for_each(|site| fewer(&dataset, &plan.schema, site, most));
     }
+    let dataset = held_only(dataset, &mut sites, central_test);
     let rows =
         |site: &SiteRows, split| site.rows.iter().filter(|row| dataset.split()[**row] == split).count();
     let held = |split| sites.iter().map(|site| rows(site, split)).sum::<usize>();
@@ -191,6 +192,23 @@ fn fewer(dataset: &Dataset, schema: &Schema, site: &mut SiteRows, most: usize) {
     training.sort_by_cached_key(|row| sha256_hex(format!("{} {row}", site.name).as_bytes()));
     let keep: BTreeSet<usize> = training.into_iter().take(most).collect();
     site.rows.retain(|row| !trains(*row) || keep.contains(row));
+}
+
+/// The rows that a site has, or that are held centrally to test on: the others are nobody's, and nothing is computed of them.
+fn held_only(dataset: Dataset, sites: &mut [SiteRows], central_test: bool) -> Dataset {
+    let mut held: BTreeSet<usize> = sites.iter().flat_map(|site| site.rows.iter().copied()).collect();
+    if central_test {
+        held.extend(dataset.rows(Split::Test));
+    }
+    if held.len() == dataset.len() {
+        return dataset;
+    }
+    let held: Vec<usize> = held.into_iter().collect();
+    for row in sites.iter_mut().flat_map(|site| &mut site.rows) {
+        // Every row of a site is held.
+        *row = held.partition_point(|other| other < row);
+    }
+    dataset.subset(&held)
 }
 
 /// What the backbone makes of all records. The sites' agents find the same features in the shared cache, whatever the

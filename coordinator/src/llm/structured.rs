@@ -5,9 +5,6 @@ use serde_json::Value;
 
 use super::{Completion, Finish, Format, Llm, LlmError, Prompt};
 
-/// Added to the sample's index at each further attempt: larger than the index of any sample that callers ask for, so
-/// that a second attempt at one sample is never the first at another.
-const ATTEMPT: u32 = 1 << 16;
 /// Characters of a bad answer that are kept for the error.
 const EXCERPT: usize = 300;
 
@@ -68,7 +65,7 @@ pub async fn structured<T: DeserializeOwned>(
              with nothing else:\n{schema}",
             prompt.user
         );
-        question.sample = prompt.sample.wrapping_add(attempt.wrapping_mul(ATTEMPT));
+        question.sample = prompt.clone().again(attempt).sample;
         attempt += 1;
     }
 }
@@ -103,7 +100,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::llm::{Usage, stub::Scripted};
+    use crate::llm::{ATTEMPT, Usage, stub::Scripted};
 
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(deny_unknown_fields)]

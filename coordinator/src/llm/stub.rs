@@ -20,8 +20,9 @@ type Script = dyn Fn(&Prompt, usize) -> Result<String, LlmError> + Send + Sync;
 type Takes = dyn Fn(&Prompt) -> Duration + Send + Sync;
 
 /// Answers a prompt by its text and by how many were asked before it.
-pub(super) struct Scripted {
+pub(crate) struct Scripted {
     width: usize,
+    follows: bool,
     script: Box<Script>,
     takes: Mutex<Box<Takes>>,
     prompts: Mutex<Vec<Prompt>>,
@@ -30,12 +31,13 @@ pub(super) struct Scripted {
 }
 
 impl Scripted {
-    pub(super) fn new(
+    pub(crate) fn new(
         width: usize,
         script: impl Fn(&Prompt, usize) -> Result<String, LlmError> + Send + Sync + 'static,
     ) -> Self {
         Self {
             width,
+            follows: true,
             script: Box::new(script),
             takes: Mutex::new(Box::new(|_| Duration::ZERO)),
             prompts: Mutex::default(),
@@ -44,24 +46,29 @@ impl Scripted {
         }
     }
 
+    /// One that only goes on with texts.
+    pub(crate) fn that_continues(self) -> Self {
+        Self { follows: false, ..self }
+    }
+
     /// Gives each prompt back.
-    pub(super) fn echo(width: usize) -> Self {
+    pub(crate) fn echo(width: usize) -> Self {
         Self::new(width, |prompt, _| Ok(prompt.user.clone()))
     }
 
-    pub(super) fn takes(&self, takes: impl Fn(&Prompt) -> Duration + Send + Sync + 'static) {
+    pub(crate) fn takes(&self, takes: impl Fn(&Prompt) -> Duration + Send + Sync + 'static) {
         *self.takes.lock().unwrap() = Box::new(takes);
     }
 
-    pub(super) fn prompts(&self) -> Vec<Prompt> {
+    pub(crate) fn prompts(&self) -> Vec<Prompt> {
         self.prompts.lock().unwrap().clone()
     }
 
-    pub(super) fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.prompts.lock().unwrap().len()
     }
 
-    pub(super) fn most_at_once(&self) -> usize {
+    pub(crate) fn most_at_once(&self) -> usize {
         self.most.load(SeqCst)
     }
 }
@@ -83,6 +90,10 @@ impl Llm for Scripted {
 
     fn concurrency(&self) -> usize {
         self.width
+    }
+
+    fn follows_instructions(&self) -> bool {
+        self.follows
     }
 
     async fn complete(&self, prompt: &Prompt) -> Result<Completion, LlmError> {

@@ -32,6 +32,7 @@ use sheaf_proto::{
         TransferSpec, Tuning, VOTE, WORKLOAD,
     },
 };
+use sheaf_text::from_lines;
 use sheaf_transport::identity::SiteName;
 use tokio::runtime::Handle;
 
@@ -213,17 +214,28 @@ fn ask_texts(context: &Context<'_>, options: &FdktOptions) -> Result<Next, Error
     Ok(Next::Collect(question(context, SYNTHESISE, &spec, Vec::new(), RELEASE_SYNTHETIC, ANSWER_LIMIT)?))
 }
 
-/// Nobody is asked: the specification says what is made, so that another one is another phase.
+/// The specification says what is made, so that another one is another phase.
 fn ask_refinement(
     context: &Context<'_>,
     options: &FdktOptions,
     pool: Option<&PhaseOutput>,
 ) -> Result<Next, Error> {
     let spec = serde_json::json!({
-        "arms": options.arms, "about": options.about, "filter": options.filter, "augment": options.augment,
+        "arms": options.arms, "about": options.about, "ask": options.ask, "filter": options.filter,
+        "augment": options.augment,
     });
     let inputs = pool.map(|pool| pool.output).into_iter().collect();
-    let asked = question(context, REFINE, &spec, inputs, RELEASE_SYNTHETIC, ANSWER_LIMIT)?;
+    ask_nobody(context, REFINE, &spec, inputs)
+}
+
+/// A phase whose output the coordinator alone makes.
+fn ask_nobody(
+    context: &Context<'_>,
+    name: &str,
+    spec: &impl Serialize,
+    inputs: Vec<BlobId>,
+) -> Result<Next, Error> {
+    let asked = question(context, name, spec, inputs, RELEASE_SYNTHETIC, ANSWER_LIMIT)?;
     Ok(Next::Collect(PhaseSpec { sites: Some(Vec::new()), ..asked }))
 }
 
@@ -249,19 +261,17 @@ fn ask_transfer(context: &Context<'_>, options: &FdktOptions, refined: &Refined)
 /// A site's texts; refuses what is none, too long, or of a class that was not asked for.
 fn site_texts(plan: &Plan, bytes: &[u8]) -> Result<Vec<Labelled>, Error> {
     let known: BTreeSet<&String> = classes(plan).iter().collect();
-    let read = |(number, line): (usize, &str)| {
-        let bad = |e: &dyn std::fmt::Display| Error::invalid(format!("text {}: {e}", number + 1));
-        let text: Labelled = serde_json::from_str(line).map_err(|e| bad(&e))?;
-        if !known.contains(&text.label) {
-            return Err(bad(&"its class is not one of the plan's"));
+    let texts = from_lines(bytes)?;
+    for (index, Labelled { text, label }) in texts.iter().enumerate() {
+        let bad = |problem: &str| Err(Error::invalid(format!("text {}: {problem}", index + 1)));
+        if !known.contains(label) {
+            return bad("its class is not one of the plan's");
         }
-        if text.text.is_empty() || text.text.len() > LONGEST_TEXT {
-            return Err(bad(&format!("it must have 1 to {LONGEST_TEXT} bytes")));
+        if text.is_empty() || text.len() > LONGEST_TEXT {
+            return bad(&format!("it must have 1 to {LONGEST_TEXT} bytes"));
         }
-        Ok(text)
-    };
-    let lines = std::str::from_utf8(bytes).map_err(|e| Error::invalid(e.to_string()))?;
-    lines.lines().enumerate().map(read).collect()
+    }
+    Ok(texts)
 }
 
 /// Asks the language model all prompts, telling how far it is. Any answer that does not come ends the work: what has come is in

@@ -30,6 +30,14 @@ pub enum TextError {
         /// Labels of the run.
         known: usize,
     },
+    /// A line that is not a text with its label.
+    #[error("text {number}: {reason}")]
+    Line {
+        /// The line, from 1.
+        number: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// A setting is outside its range.
     #[error("{field} is not usable: {reason}")]
     Setting {
@@ -95,6 +103,10 @@ pub enum TextError {
 }
 
 impl TextError {
+    pub(crate) fn line(index: usize, reason: impl std::fmt::Display) -> Self {
+        Self::Line { number: index + 1, reason: reason.to_string() }
+    }
+
     pub(crate) fn setting(field: &'static str, reason: impl Into<String>) -> Self {
         Self::Setting { field, reason: reason.into() }
     }

@@ -41,6 +41,6 @@ pub mod words;
 pub use error::TextError;
 pub use funnel::{Funnel, Step};
 pub use labels::Labels;
-pub use record::Labelled;
+pub use record::{Labelled, from_lines, to_lines};
 pub use template::Template;
-pub use vectors::UnitVectors;
+pub use vectors::{UnitVectors, cosine};

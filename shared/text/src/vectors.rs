@@ -64,7 +64,7 @@ impl UnitVectors {
 }
 
 /// Cosine of two unit vectors of one length. Summed in order in double precision: the same bits on every machine.
-pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 

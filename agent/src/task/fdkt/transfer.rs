@@ -32,12 +32,9 @@ pub(super) fn transfer(
     for input in &assignment.inputs {
         sets.push(read(input, &spec.sums, resources, cancelled)?);
     }
-    let mut models = models(&spec, &opened.dataset, &sets, cancelled)?;
-    if spec.sums.privacy.is_some() {
-        // Every count that a record is in asks for more noise on all: what the site would use is counted, no more.
-        let used: Vec<Arm> = spec.texts.iter().map(|texts| texts.arm()).chain([Arm::Local]).collect();
-        models.retain(|(arm, _)| used.contains(arm));
-    }
+    // Every count that a record is in asks for more noise on all: of private ones, what the site would use and no more.
+    let alone = spec.sums.privacy.is_none();
+    let models = models(&spec, &opened.dataset, &sets, alone, cancelled)?;
     let (arms, weights): (Vec<Arm>, Vec<Weights>) = models.into_iter().unzip();
     if let Some(privacy) = &spec.sums.privacy {
         let counting = afl::private::Counting { of: &counts, most: weights.len() + 1 };
@@ -58,8 +55,8 @@ pub(super) fn transfer(
     Ok((measured(&spec.sums, &arms, &weights, &opened.dataset, cancelled)?, made))
 }
 
-/// The task models of all arms: of the site's own training records, and with each set of texts (feature rows) beside and
-/// without them. For the site itself, and for a simulation's judge.
+/// The task models of all arms: of the site's own training records, and with each set of texts (feature rows) beside them; with
+/// `alone` also of each set without a record. For the site itself, and for a simulation's judge.
 ///
 /// # Errors
 /// [`AgentError::Task`] for sums that cannot be solved, [`AgentError::Cancelled`].
@@ -67,19 +64,22 @@ pub fn models(
     spec: &TransferSpec,
     own: &Dataset,
     sets: &[Dataset],
+    alone: bool,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<(Arm, Weights)>, AgentError> {
     let solved = |sums: &Sums| -> Result<Weights, AgentError> { Ok(solve(sums, spec.lambda)?) };
     let own = afl::sums(&spec.sums, own, cancelled)?;
     let mut models = vec![(Arm::Local, solved(&own)?)];
     for (texts, set) in spec.texts.iter().zip(sets) {
-        let alone = afl::sums(&spec.sums, set, cancelled)?;
-        let mut both = alone.clone();
+        let written = afl::sums(&spec.sums, set, cancelled)?;
+        let mut both = written.clone();
         for _ in 0..spec.weight {
             both.add(&own)?;
         }
         models.push((texts.arm(), solved(&both)?));
-        models.push((texts.alone(), solved(&alone)?));
+        if alone {
+            models.push((texts.alone(), solved(&written)?));
+        }
     }
     Ok(models)
 }

@@ -7,14 +7,15 @@
 //! its length is at most that; integers get discrete Gaussian noise of the ledger's scale for a token of the ledger. Candidates
 //! are made of released votes alone. How many records a class has is in the noised votes, and paid for with them.
 //!
-//! **Test.** `votes/tests.rs`.
+//! **Test.** Below: a unit of several records has one vote.
 
 use sheaf_data::{Dataset, ROW_UNIT, Source, Split};
 use sheaf_privacy::mechanism::{self, Sensitivity};
 use sheaf_proto::{
     afl::SumsSpec,
-    fdkt::{Labelled, VOTE_UNIT, VoteSpec, Votes},
+    fdkt::{VOTE_UNIT, VoteSpec, Votes},
 };
+use sheaf_text::from_lines;
 
 use super::{
     super::{Assignment, Resources, parse},
@@ -37,7 +38,9 @@ pub(super) fn vote(
         .inputs
         .first()
         .ok_or_else(|| AgentError::Task("the vote came without candidates".to_owned()))?;
-    let labels = labels(input)?;
+    let written =
+        from_lines(input).map_err(|e| AgentError::Task(format!("the candidates cannot be read: {e}")))?;
+    let labels: Vec<String> = written.into_iter().map(|candidate| candidate.label).collect();
     let candidates = transfer::read(input, &sums, resources, cancelled)?;
     if candidates.len() != labels.len() {
         return Err(AgentError::Task("the candidates cannot all be read".to_owned()));
@@ -54,14 +57,6 @@ pub(super) fn vote(
         .purse()?
         .draw(privacy, |token| mechanism::discrete_gaussian(&votes, bound, token).map_err(|e| task(&e)))?;
     Ok((Votes { votes }, made))
-}
-
-fn labels(candidates: &[u8]) -> Result<Vec<String>, AgentError> {
-    let text = std::str::from_utf8(candidates).map_err(|e| AgentError::Task(e.to_string()))?;
-    let label = |line: &str| serde_json::from_str(line).map(|text: Labelled| text.label);
-    text.lines()
-        .map(|line| label(line).map_err(|e| AgentError::Task(format!("a candidate cannot be read: {e}"))))
-        .collect()
 }
 
 /// The exact votes. A record whose label has no candidate votes for none.

@@ -14,9 +14,9 @@ use sheaf_coordinator::{
 use sheaf_data::{AssetStore, Dataset, Encoding, Split};
 use sheaf_proto::{
     afl::SumsSpec,
-    fdkt::{Arm, Labelled, Texts, Transfer, TransferSpec},
+    fdkt::{Arm, Texts, Transfer, TransferSpec},
 };
-use sheaf_text::overlap::RunIndex;
+use sheaf_text::{from_lines, overlap::RunIndex};
 
 use super::{DEVICE, Prepared, workspace};
 
@@ -60,12 +60,9 @@ fn arms(spec: &TransferSpec, prepared: &Prepared, sets: &[Dataset]) -> Result<(B
     for site in &prepared.sites {
         let own = prepared.inputs().subset(&site.rows);
         let (arms, weights): (Vec<_>, Vec<_>) =
-            transfer::models(spec, &own, sets, &never)?.into_iter().unzip();
+            transfer::models(spec, &own, sets, true, &never)?.into_iter().unzip();
         let measured = transfer::measured(&spec.sums, &arms, &weights, &own, &never)?;
-        total.rows += measured.rows;
-        for (arm, correct) in measured.correct {
-            *total.correct.entry(arm).or_default() += correct;
-        }
+        total.add(&measured);
     }
     let arms = total.correct.keys().filter_map(|arm| Some((*arm, total.accuracy(*arm)?))).collect();
     Ok((arms, total.rows))
@@ -84,10 +81,7 @@ fn pooled(spec: &TransferSpec, prepared: &Prepared) -> Result<f64> {
     let mut total = Transfer::default();
     for site in &sites {
         let measured = transfer::measured(&spec.sums, &[Arm::Local], &weights, site, &never)?;
-        total.rows += measured.rows;
-        for (arm, correct) in measured.correct {
-            *total.correct.entry(arm).or_default() += correct;
-        }
+        total.add(&measured);
     }
     Ok(total.accuracy(Arm::Local).unwrap_or(0.0))
 }
@@ -103,10 +97,8 @@ fn near_copies(prepared: &Prepared, out: &Path) -> Result<NearCopies> {
     let mut near = NearCopies { texts: 0, longest_run: 0, words: NEAR_COPY, found: 0 };
     for site in &prepared.sites {
         let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        for line in text.lines() {
-            let released: Labelled =
-                serde_json::from_str(line).with_context(|| path.display().to_string())?;
+        let Ok(lines) = fs::read(&path) else { continue };
+        for released in from_lines(&lines).with_context(|| path.display().to_string())? {
             let longest = index.longest(&released.text).map_or(0, |(_, run)| run.len);
             near.texts += 1;
             near.longest_run = near.longest_run.max(longest);

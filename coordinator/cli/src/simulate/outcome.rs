@@ -8,10 +8,7 @@ use sheaf_coordinator::{
     report::{Judged, Report, RoundReport},
     run::plan::Plan,
 };
-use sheaf_proto::{
-    fdkt::{Arm, Texts},
-    v1::AttachEvaluationRequest,
-};
+use sheaf_proto::{fdkt::Arm, v1::AttachEvaluationRequest};
 
 use super::{
     Federation, Prepared, Workspace,
@@ -163,14 +160,13 @@ fn print_transfer(report: &Report) {
     let Some(transfer) = &report.transfer else { return };
     let mut table = output::table(&["learnt from", "texts", "measured", "exact"], &[1, 2, 3]);
     let judged = transfer.judged.as_ref();
-    for arm in [Arm::Local].into_iter().chain(Texts::ALL.into_iter().flat_map(|t| [t.arm(), t.alone()])) {
+    for arm in Arm::ALL {
         let measured = transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy);
         let exact = judged.and_then(|judged| judged.arms.get(&arm)).copied();
         if measured.is_none() && exact.is_none() {
             continue;
         }
-        let texts = Texts::ALL.into_iter().find(|texts| texts.arm() == arm || texts.alone() == arm);
-        let texts = texts.and_then(|texts| transfer.counts.get(&texts)).map(ToString::to_string);
+        let texts = arm.texts().and_then(|texts| transfer.counts.get(&texts)).map(ToString::to_string);
         table.add_row(vec![
             arm_words(arm).to_owned(),
             texts.unwrap_or_default(),

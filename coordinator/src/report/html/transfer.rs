@@ -6,12 +6,6 @@ use super::markup::Escaped;
 use super::quantity::{count, counted, duration, percent, percent_or_missing, points};
 use crate::report::{Judged, LlmUse, TransferReport, TransferSample};
 
-/// Every arm in the order of reading.
-pub(super) fn arms() -> impl Iterator<Item = (Arm, Option<Texts>)> {
-    let with_texts = |texts: Texts| [(texts.arm(), Some(texts)), (texts.alone(), Some(texts))];
-    [(Arm::Local, None)].into_iter().chain(Texts::ALL.into_iter().flat_map(with_texts))
-}
-
 /// What models of an arm have learnt from.
 pub(super) const fn words(arm: Arm) -> &'static str {
     match arm {
@@ -57,13 +51,14 @@ fn write_arms(out: &mut String, transfer: &TransferReport) {
          <tbody>\n"
     );
     let local = accuracy(transfer, Arm::Local);
-    for (arm, texts) in arms() {
+    for arm in Arm::ALL {
         let said = transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy);
         let exact = judged.and_then(|judged| judged.arms.get(&arm)).copied();
         if said.is_none() && exact.is_none() {
             continue;
         }
-        let texts = texts.and_then(|texts| transfer.counts.get(&texts)).map(|texts| count(*texts as u64));
+        let texts =
+            arm.texts().and_then(|texts| transfer.counts.get(&texts)).map(|texts| count(*texts as u64));
         let gain = match (arm, accuracy(transfer, arm), local) {
             (Arm::Local, ..) | (_, None, _) | (.., None) => String::new(),
             (_, Some(this), Some(local)) => points(this - local),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sheaf_text::{
     Labelled, Labels, Step, UnitVectors, balance,
     clean::{CleanSpec, clean, tidy},
+    cosine,
     few_shot::{CopySpec, Demonstrations, drop_copies, parse_generated, prompt, unfinished_list},
 };
 
@@ -19,12 +20,8 @@ use crate::{
     models::Tools,
 };
 
-/// Longest text, words.
-const MAX_WORDS: usize = 512;
 /// How often a prompt is asked whose answer holds no sample.
 const ATTEMPTS: u32 = 2;
-/// Added to a prompt's sample at a further attempt.
-const ATTEMPT: u32 = 1 << 16;
 
 /// Texts of the sites that prompts may show, with what they say.
 #[derive(Clone, Copy)]
@@ -69,7 +66,6 @@ pub(super) fn augment(
     meaning: &Meaning,
     what: &str,
 ) -> Result<Written, Error> {
-    let bad = |e: sheaf_text::TextError| Error::invalid(e.to_string());
     let by_label = match options.augment.prompt {
         PromptKind::Auto => !llm.follows_instructions(),
         kind => kind == PromptKind::ByLabel,
@@ -79,13 +75,13 @@ pub(super) fn augment(
     let (samples, origins, parsed) = answers(tools, llm, labels, &questions, what)?;
     let mut steps = vec![parsed];
 
-    let spec = CleanSpec { min_words: options.augment.min_words, max_words: MAX_WORDS };
-    let cleaned = clean(&samples, &spec).map_err(bad)?;
+    let spec = CleanSpec { min_words: options.augment.min_words, ..CleanSpec::default() };
+    let cleaned = clean(&samples, &spec)?;
     let mut origins: Vec<usize> = cleaned.places.iter().map(|place| origins[*place]).collect();
     steps.push(cleaned.step);
 
     let fresh = drop_copies(&cleaned.kept, &shown.texts.iter().collect::<Vec<_>>(), &CopySpec::default());
-    let fresh = fresh.map_err(bad)?;
+    let fresh = fresh?;
     origins = fresh.places.iter().map(|place| origins[*place]).collect();
     steps.push(fresh.step);
 
@@ -139,11 +135,8 @@ fn lists(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result<V
         let records: Vec<Labelled> = own.iter().map(|place| shown[*place].clone()).collect();
         let count = how.demonstrations.min(own.len());
         let seed = how.seed.wrapping_add(label as u64);
-        let one = Labels::new([name.as_str()]).map_err(|e| Error::invalid(e.to_string()))?;
-        let mut queue = (count > 0)
-            .then(|| Demonstrations::new(&records, &one, count, seed))
-            .transpose()
-            .map_err(|e| Error::invalid(e.to_string()))?;
+        let one = Labels::new([name.as_str()])?;
+        let mut queue = (count > 0).then(|| Demonstrations::new(&records, &one, count, seed)).transpose()?;
         let mut demonstrations: Vec<usize> = Vec::new();
         for number in 0..asked(how) {
             if number % how.per_prompt == 0
@@ -166,7 +159,6 @@ fn lists(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result<V
 
 /// Demonstrations of every label that has any, and a layout to answer in.
 fn layouts(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result<Vec<Question>, Error> {
-    let bad = |e: sheaf_text::TextError| Error::invalid(e.to_string());
     let how = &options.augment;
     let known = |name: &&String| shown.iter().any(|text| text.label == **name);
     let with_texts: Vec<&String> = labels.names().iter().filter(known).collect();
@@ -174,8 +166,8 @@ fn layouts(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result
         with_texts.iter().map(|name| shown.iter().filter(|text| text.label == ***name).count()).min();
     let count = how.demonstrations.min(fewest.unwrap_or(0));
     let mut queue = if count > 0 {
-        let labels = Labels::new(with_texts.into_iter().cloned()).map_err(bad)?;
-        Some(Demonstrations::new(shown, &labels, count, how.seed).map_err(bad)?)
+        let labels = Labels::new(with_texts.into_iter().cloned())?;
+        Some(Demonstrations::new(shown, &labels, count, how.seed)?)
     } else {
         None
     };
@@ -183,7 +175,7 @@ fn layouts(options: &FdktOptions, labels: &Labels, shown: &[Labelled]) -> Result
     let wanted = balance::schedule(labels, asked(how), how.seed);
     for (number, wanted) in wanted.chunks(how.per_prompt).enumerate() {
         let drawn = queue.as_mut().map(Demonstrations::draw).unwrap_or_default();
-        let question = prompt(&options.about, &drawn, labels, wanted).map_err(bad)?;
+        let question = prompt(&options.about, &drawn, labels, wanted)?;
         let options = sampling(how, how.per_prompt, None);
         let prompt = Prompt { options, sample: number as u32, ..Prompt::new(question) };
         questions.push(Question { prompt, demonstrations: at(shown, &drawn), label: None });
@@ -207,11 +199,8 @@ fn answers(
     let (mut samples, mut origins, mut step) = (Vec::new(), Vec::new(), Step::new("read", 0));
     let mut open: Vec<usize> = (0..questions.len()).collect();
     for attempt in 0..ATTEMPTS {
-        let again = |place: &usize| {
-            let prompt = &questions[*place].prompt;
-            Prompt { sample: prompt.sample + attempt * ATTEMPT, ..prompt.clone() }
-        };
-        let prompts: Vec<Prompt> = open.iter().map(again).collect();
+        let prompts: Vec<Prompt> =
+            open.iter().map(|place| questions[*place].prompt.clone().again(attempt)).collect();
         let mut empty = Vec::new();
         for (place, answer) in open.iter().zip(ask(tools, llm, what, &prompts)?) {
             let read = match questions[*place].label {
@@ -273,8 +262,6 @@ fn choose(
     let mut order: Vec<usize> = (0..texts.len()).filter(|at| doubts[*at] <= options.augment.margin).collect();
     (order.len()..texts.len()).for_each(|_| steps[0].drop_one("another label fits better"));
 
-    let cosine =
-        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let mut near = Step::new("near-duplicates", order.len());
     let mut kept: Vec<usize> = Vec::new();
     order.sort_by(|a, b| doubts[*a].total_cmp(&doubts[*b]).then(a.cmp(b)));
@@ -309,5 +296,5 @@ fn choose(
 /// Some of the vectors.
 pub(super) fn subset(vectors: &UnitVectors, places: &[usize]) -> Result<UnitVectors, Error> {
     let rows: Vec<f32> = places.iter().flat_map(|place| vectors.row(*place).iter().copied()).collect();
-    UnitVectors::new(&rows, vectors.dim()).map_err(|e| Error::invalid(e.to_string()))
+    Ok(UnitVectors::new(&rows, vectors.dim())?)
 }

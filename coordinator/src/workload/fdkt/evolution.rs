@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use sheaf_proto::{
     BlobId,
     afl::{RELEASE_STATISTICS, SumsSpec},
-    fdkt::{Labelled, RELEASE_SYNTHETIC, SEED, VOTE, VoteSpec, Votes},
+    fdkt::{Labelled, SEED, VOTE, VoteSpec, Votes},
 };
+use sheaf_text::to_lines;
 
 use super::{
-    ANSWER_LIMIT,
+    ANSWER_LIMIT, ask_nobody,
     augment::{Shown, augment},
-    meaning::{Meaning, embed},
+    meaning::{Meaning, embed, renamed},
     options::{AugmentOptions, FdktOptions, classes, encoder, labels},
     refine::declared,
     site_texts,
@@ -45,8 +46,7 @@ pub(super) fn ask_seed(context: &Context<'_>, options: &FdktOptions) -> Result<N
         "about": options.about, "ask": options.ask, "augment": options.augment, "evolution": options.evolution,
         "classes": classes(context.plan),
     });
-    let asked = question(context, SEED, &spec, Vec::new(), RELEASE_SYNTHETIC, ANSWER_LIMIT)?;
-    Ok(Next::Collect(PhaseSpec { sites: Some(Vec::new()), ..asked }))
+    ask_nobody(context, SEED, &spec, Vec::new())
 }
 
 /// The next vote; none after the last one.
@@ -146,13 +146,7 @@ fn write(
         context.tools.ok_or_else(|| Error::bug("candidates are written without the coordinator's tools"))?;
     let (labels, encoder) = (labels(context.plan)?, encoder(context.plan)?);
     let classes = classes(context.plan);
-    let place = |of: &str| classes.iter().position(|class| class == of);
-    let spoken: Vec<Labelled> = shown
-        .iter()
-        .filter_map(|text| {
-            Some(Labelled::new(text.text.clone(), labels.names()[place(&text.label)?].clone()))
-        })
-        .collect();
+    let spoken = renamed(shown, classes, labels.names())?;
     let names: Vec<&str> = labels.names().iter().map(String::as_str).collect();
     let meaning = Meaning::new(&embed(tools, encoder, &names)?, &[]);
     let texts: Vec<&str> = spoken.iter().map(|text| text.text.as_str()).collect();
@@ -167,19 +161,11 @@ fn write(
     let llm = tools.models.llm()?;
     let shown = Shown { texts: &spoken, vectors: &vectors };
     let written = augment(tools, &*llm, (&options, &labels, encoder), shown, &meaning, &what)?;
-    let named = |text: Labelled| {
-        let label = labels.index(&text.label)?;
-        Some(Labelled::new(text.text, classes.get(label)?.clone()))
-    };
-    Ok(written.texts.into_iter().filter_map(named).collect())
+    renamed(&written.texts, labels.names(), classes)
 }
 
 fn store(context: &Context<'_>, candidates: &[Labelled], round: u32) -> Result<Population, Error> {
-    let mut lines = Vec::new();
-    for text in candidates {
-        serde_json::to_writer(&mut lines, text)?;
-        lines.push(b'\n');
-    }
+    let lines = to_lines(candidates)?;
     Ok(Population { candidates: context.blobs.put(&lines)?, round })
 }
 

@@ -21,8 +21,6 @@ use crate::{
     models::Tools,
 };
 
-/// Added to a prompt's sample at each further attempt, so that the cache does not give the same answer again.
-const ATTEMPT: u32 = 1 << 16;
 /// Tokens of a keep list beside three for each member.
 const LIST_TOKENS: u32 = 32;
 
@@ -97,7 +95,7 @@ fn scores(
         criterion(Measure::NearDuplicate, Bound::Threshold(options.near)),
     ]);
     let evidence = Evidence { labels, log_likelihood: Some(&log_likelihood), embeddings: Some(vectors) };
-    scorer.and_then(|scorer| scorer.score(&evidence)).map_err(|e| Error::invalid(e.to_string()))
+    Ok(scorer?.score(&evidence)?)
 }
 
 /// A report of each cluster: every one has a judge, and one whose answers cannot be read has the scores.
@@ -109,9 +107,8 @@ fn judged(
     vectors: &UnitVectors,
     scored: &Scored,
 ) -> Result<Vec<ClusterReport>, Error> {
-    let bad = |e: sheaf_text::TextError| Error::invalid(e.to_string());
     let clusters = k_means(vectors, default_clusters(texts.len()), MAX_ITERATIONS, options.augment.seed);
-    let members = clusters.map_err(bad)?.members();
+    let members = clusters?.members();
     let judge = |(cluster, members)| ClusterJudge::new(cluster, members, options.filter.attempts);
     let mut open: Vec<ClusterJudge> = members.into_iter().enumerate().map(judge).collect();
     let mut reports = Vec::new();
@@ -123,7 +120,7 @@ fn judged(
             match judge.answer(&answer.text) {
                 Next::Decided(report) => reports.push(report),
                 Next::AskAgain(_) => again.push(judge),
-                Next::FallBack(_) => reports.push(judge.fall_back(scored).map_err(bad)?),
+                Next::FallBack(_) => reports.push(judge.fall_back(scored)?),
             }
         }
         open = again;
@@ -133,7 +130,7 @@ fn judged(
 
 fn keep(judge: &ClusterJudge, texts: &[Labelled], attempt: u32) -> Result<Prompt, Error> {
     let members: Vec<&Labelled> = judge.members().iter().map(|place| &texts[*place]).collect();
-    let question = keep_prompt(&members).map_err(|e| Error::invalid(e.to_string()))?;
+    let question = keep_prompt(&members)?;
     let options = Sampling {
         temperature: 0.0,
         max_tokens: LIST_TOKENS + 4 * members.len() as u32,
@@ -141,5 +138,5 @@ fn keep(judge: &ClusterJudge, texts: &[Labelled], attempt: u32) -> Result<Prompt
         format: Format::Json(keep_schema(members.len())),
         ..Sampling::default()
     };
-    Ok(Prompt { options, sample: attempt * ATTEMPT, ..Prompt::new(question) })
+    Ok(Prompt { options, ..Prompt::new(question) }.again(attempt))
 }

@@ -19,7 +19,7 @@ pub(super) struct Meaning {
 /// Vectors of texts.
 pub(super) fn embed(tools: &Tools<'_>, encoder: &Backbone, texts: &[&str]) -> Result<UnitVectors, Error> {
     let (dim, rows) = tools.models.embed(encoder, texts, tools.stop)?;
-    UnitVectors::new(&rows, dim).map_err(|e| Error::invalid(e.to_string()))
+    Ok(UnitVectors::new(&rows, dim)?)
 }
 
 impl Meaning {
@@ -59,6 +59,16 @@ impl Meaning {
         let own = log_p.get(label).copied().unwrap_or(f64::NEG_INFINITY);
         log_p.into_iter().fold(f64::NEG_INFINITY, f64::max) - own
     }
+}
+
+/// Texts with other names for their labels: `to` has at a label's place what `from` calls it otherwise.
+pub(super) fn renamed(texts: &[Labelled], from: &[String], to: &[String]) -> Result<Vec<Labelled>, Error> {
+    let name = |text: &Labelled| {
+        let place = from.iter().position(|label| *label == text.label)?;
+        Some(Labelled::new(text.text.clone(), to.get(place)?.clone()))
+    };
+    let unknown = |text: &Labelled| Error::bug(format!("{:?} is no label here", text.label));
+    texts.iter().map(|text| name(text).ok_or_else(|| unknown(text))).collect()
 }
 
 /// The label of each text, by its place in `labels`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sheaf_proto::{
-    fdkt::{Arm, Texts, Transfer, WORKLOAD},
+    fdkt::{Arm, Transfer, WORKLOAD},
     model::ModelCard,
 };
 use sheaf_transport::{digest::sha256_hex, identity::SiteName};
@@ -106,7 +106,6 @@ pub(super) fn publication(
 
 /// What was measured of every arm, over all sites and at each.
 fn arms(worth: &Worth) -> Vec<ArmReport> {
-    let all = [Arm::Local].into_iter().chain(Texts::ALL.into_iter().flat_map(|t| [t.arm(), t.alone()]));
     let of = |arm: Arm| {
         let mut total = Transfer::default();
         let mut sites = BTreeMap::new();
@@ -120,5 +119,5 @@ fn arms(worth: &Worth) -> Vec<ArmReport> {
         }
         total.accuracy(arm).map(|accuracy| ArmReport { arm, rows: total.rows, accuracy, sites })
     };
-    all.filter_map(of).collect()
+    Arm::ALL.into_iter().filter_map(of).collect()
 }

@@ -13,6 +13,7 @@ use sheaf_proto::{
 use sheaf_text::{
     Funnel, Labels, UnitVectors,
     clean::{CleanSpec, clean},
+    to_lines,
 };
 use sheaf_transport::identity::SiteName;
 
@@ -20,7 +21,7 @@ use super::{
     Pool,
     augment::{Shown, Written, augment, subset},
     filter::{Filtered, JudgeUse, filter},
-    meaning::{Meaning, embed, places},
+    meaning::{Meaning, embed, places, renamed},
     options::{FdktOptions, classes, encoder, labels},
     site_texts,
 };
@@ -31,9 +32,6 @@ use crate::{
     report::{LlmUse, TransferSample},
     workload::Context,
 };
-
-/// Longest text, words.
-const MAX_WORDS: usize = 512;
 
 /// What the second phase gives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,20 +141,15 @@ pub(super) fn refine(context: &Context<'_>, pool: Option<&Pool>) -> Result<Refin
 
 /// The sites' texts under their labels' spoken names.
 fn contributed(context: &Context<'_>, labels: &Labels, pool: &Pool) -> Result<Vec<Labelled>, Error> {
-    let classes = classes(context.plan);
     let blobs: Vec<&BlobId> = match pool {
         Pool::Sites(sites) => sites.values().collect(),
         Pool::Voted(blob) => vec![blob],
     };
     let mut texts = Vec::new();
     for blob in blobs {
-        for text in site_texts(context.plan, &context.blobs.get(blob)?)? {
-            let label = classes.iter().position(|class| *class == text.label);
-            let label = label.ok_or_else(|| Error::bug("a checked text has a known class"))?;
-            texts.push(Labelled { text: text.text, label: labels.names()[label].clone() });
-        }
+        texts.extend(site_texts(context.plan, &context.blobs.get(blob)?)?);
     }
-    Ok(texts)
+    renamed(&texts, classes(context.plan), labels.names())
 }
 
 /// Cleans and filters the sites' texts.
@@ -167,8 +160,8 @@ fn filtered(
     meaning: &Meaning,
     encoder: &sheaf_data::Backbone,
 ) -> Result<(Set, JudgeUse), Error> {
-    let spec = CleanSpec { min_words: options.sampling.min_words.max(1), max_words: MAX_WORDS };
-    let cleaned = clean(&pool, &spec).map_err(|e| Error::invalid(e.to_string()))?;
+    let spec = CleanSpec { min_words: options.sampling.min_words.max(1), ..CleanSpec::default() };
+    let cleaned = clean(&pool, &spec)?;
     let mut funnel = Funnel { steps: vec![cleaned.step] };
     let texts: Vec<&str> = cleaned.kept.iter().map(|text| text.text.as_str()).collect();
     let vectors = embed(tools, encoder, &texts)?;
@@ -187,7 +180,7 @@ fn together(synthetic: &Set, written: Set) -> Result<Set, Error> {
         (0..vectors.len()).flat_map(|at| vectors.row(at).to_vec()).collect()
     };
     let rows: Vec<f32> = of(&synthetic.vectors).into_iter().chain(of(&written.vectors)).collect();
-    let vectors = UnitVectors::new(&rows, dim).map_err(|e| Error::invalid(e.to_string()))?;
+    let vectors = UnitVectors::new(&rows, dim)?;
     let texts = synthetic.texts.iter().cloned().chain(written.texts).collect();
     Ok(Set { texts, vectors, funnel: written.funnel })
 }
@@ -199,9 +192,9 @@ fn write_lines(
     model: &str,
     (labels, classes): (&Labels, &[String]),
 ) -> Result<(), Error> {
-    let of_labels = places(labels, &written.texts)?;
-    for ((text, label), provenance) in written.texts.iter().zip(of_labels).zip(&written.provenance) {
-        let line = Line { text: &text.text, label: &classes[label], set, model, provenance };
+    let of_classes = renamed(&written.texts, labels.names(), classes)?;
+    for (Labelled { text, label }, provenance) in of_classes.iter().zip(&written.provenance) {
+        let line = Line { text, label, set, model, provenance };
         serde_json::to_writer(&mut *lines, &line)?;
         lines.push(b'\n');
     }
@@ -231,13 +224,8 @@ fn finish(
 ) -> Result<Refined, Error> {
     let mut blobs = BTreeMap::new();
     for (texts, set) in sets {
-        let mut document = Vec::new();
-        for (text, label) in set.texts.iter().zip(places(labels, &set.texts)?) {
-            let text = Labelled { text: text.text.clone(), label: classes(context.plan)[label].clone() };
-            serde_json::to_writer(&mut document, &text)?;
-            document.push(b'\n');
-        }
-        blobs.insert(*texts, context.blobs.put(&document)?);
+        let of_classes = renamed(&set.texts, labels.names(), classes(context.plan))?;
+        blobs.insert(*texts, context.blobs.put(&to_lines(&of_classes)?)?);
     }
     let head = sets.iter().next_back().filter(|(_, set)| !set.texts.is_empty());
     Ok(Refined {

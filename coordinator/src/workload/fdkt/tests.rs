@@ -1,12 +1,6 @@
 //! The coordinator's part with a scripted language model and an encoder that counts letters.
 
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{fmt::Write as _, sync::Arc};
 
 use sheaf_data::Backbone;
 use sheaf_proto::fdkt::Texts;
@@ -16,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     home::Home,
-    llm::{Completion, Finish, Llm, LlmError, Usage, config::LlmConfig},
+    llm::{Llm, config::LlmConfig, stub::Scripted},
     models::{LocalModels, Models},
     store::blobs::BlobStore,
 };
@@ -27,37 +21,6 @@ const PLAN: &str = "[run]\nname = 'x'\nworkload = 'fdkt'\n[schema.declared]\ncla
     tuning = { epochs = 1, batch = 8, learning_rate = 0.001 }\n\
     filter = { worst = 0.0, far = 0.0, near = 0.999 }\n\
     augment = { per_class = 3, spare = 2, demonstrations = 1, per_prompt = 2, min_words = 2, margin = 1.0 }\n";
-
-type Script = dyn Fn(&Prompt, usize) -> String + Send + Sync;
-
-/// A model that answers by a script, and counts.
-struct Scripted {
-    follows: bool,
-    asked: AtomicUsize,
-    script: Box<Script>,
-    /// Called off after so many answers.
-    stop: Mutex<Option<(usize, CancellationToken)>>,
-}
-
-#[tonic::async_trait]
-impl Llm for Scripted {
-    fn name(&self) -> String {
-        "scripted".to_owned()
-    }
-    fn follows_instructions(&self) -> bool {
-        self.follows
-    }
-    async fn complete(&self, prompt: &Prompt) -> Result<Completion, LlmError> {
-        let asked = self.asked.fetch_add(1, Relaxed);
-        if let Some((after, stop)) = &*self.stop.lock().unwrap()
-            && asked >= *after
-        {
-            stop.cancel();
-        }
-        let text = (self.script)(prompt, asked);
-        Ok(Completion { text, usage: Usage { prompt_tokens: 5, completion_tokens: 2 }, finish: Finish::Stop })
-    }
-}
 
 struct Fakes(Arc<Scripted>);
 
@@ -97,12 +60,8 @@ impl World {
         script: impl Fn(&Prompt, usize) -> String + Send + Sync + 'static,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let model = Arc::new(Scripted {
-            follows,
-            asked: AtomicUsize::new(0),
-            script: Box::new(script),
-            stop: Mutex::new(None),
-        });
+        let model = Scripted::new(1, move |prompt, asked| Ok(script(prompt, asked)));
+        let model = Arc::new(if follows { model } else { model.that_continues() });
         let home = Home::at(folder.path());
         Self {
             plan: Plan::parse(plan).unwrap(),
@@ -116,10 +75,9 @@ impl World {
 
     fn pool(&self, sites: &[&[(&str, &str)]]) -> Pool {
         let blob = |texts: &&[(&str, &str)]| {
-            let line = |(text, label): &(&str, &str)| {
-                serde_json::to_string(&Labelled::new(*text, *label)).unwrap() + "\n"
-            };
-            self.blobs.put(texts.iter().map(line).collect::<String>().as_bytes()).unwrap()
+            let texts: Vec<Labelled> =
+                texts.iter().map(|(text, label)| Labelled::new(*text, *label)).collect();
+            self.blobs.put(&sheaf_text::to_lines(&texts).unwrap()).unwrap()
         };
         let name = |number| format!("site-{number}").parse().unwrap();
         Pool::Sites(sites.iter().enumerate().map(|(number, texts)| (name(number), blob(texts))).collect())
@@ -145,8 +103,7 @@ impl World {
     }
 
     fn texts(&self, refined: &Refined, texts: Texts) -> Vec<Labelled> {
-        let bytes = self.blobs.get(&refined.sets[&texts]).unwrap();
-        String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        from_lines(&self.blobs.get(&refined.sets[&texts]).unwrap()).unwrap()
     }
 }
 
@@ -255,17 +212,23 @@ fn a_judge_that_writes_rubbish_is_asked_again_and_then_scores_decide() {
     assert_eq!(refined.judge.fallen_back, refined.judge.clusters);
     assert_eq!(refined.counts[&Texts::Synthetic], 3, "no cluster is lost");
     let keeps = refined.judge.clusters * 3;
-    assert!(world.model.asked.load(Relaxed) > keeps, "three answers a cluster");
+    assert!(world.model.asked() > keeps, "three answers a cluster");
 }
 
 #[test]
 fn what_was_answered_is_not_asked_again_after_a_stop() {
-    let world = World::new(PLAN, false, lists);
-    *world.model.stop.lock().unwrap() = Some((3, world.stop.clone()));
+    let stop = CancellationToken::new();
+    let called = stop.clone();
+    let stopping = move |prompt: &Prompt, asked: usize| {
+        if asked >= 3 {
+            called.cancel();
+        }
+        lists(prompt, asked)
+    };
+    let world = World { stop, ..World::new(PLAN, false, stopping) };
     let pool = world.pool(SITES);
     assert!(world.refine(Some(&pool)).unwrap_err().to_string().contains("sheaf run resume"));
-    let before = world.model.asked.load(Relaxed);
-    *world.model.stop.lock().unwrap() = None;
+    let before = world.model.asked();
 
     // Another process: the cache lies in the home.
     let models = Models::new(
@@ -275,11 +238,11 @@ fn what_was_answered_is_not_asked_again_after_a_stop() {
     );
     let again = World { models, stop: CancellationToken::new(), ..world };
     let refined = again.refine(Some(&pool)).unwrap();
-    let all = again.model.asked.load(Relaxed);
+    let all = again.model.asked();
     let questions = 2 * 2 * 6; // two sets, two labels, six texts each
     assert!(all <= questions + 1, "{all} asked for {questions}, {before} before the stop");
     assert_eq!(again.refine(Some(&pool)).unwrap().sets, refined.sets, "the same texts");
-    assert_eq!(again.model.asked.load(Relaxed), all, "nothing is asked twice");
+    assert_eq!(again.model.asked(), all, "nothing is asked twice");
 }
 
 #[test]
@@ -289,7 +252,7 @@ fn an_ablation_without_the_sites_asks_them_nothing() {
     assert_eq!(refined.sets.keys().collect::<Vec<_>>(), [&Texts::Llm]);
     let world = World::new(&format!("{PLAN}arms = ['synthetic']\n"), false, lists);
     let refined = world.refine(Some(&world.pool(SITES))).unwrap();
-    assert_eq!((refined.sets.len(), world.model.asked.load(Relaxed)), (1, 0));
+    assert_eq!((refined.sets.len(), world.model.asked()), (1, 0));
     assert!(refined.llm.is_none());
 }
 
