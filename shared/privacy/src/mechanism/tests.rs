@@ -60,11 +60,13 @@ fn gaussian_draws_have_the_pmf() {
     }
 }
 
+/// A relative error r of the scale moves the statistic by about 2 n r^2 (Gaussian) or n r^2 (Laplace): hundreds here,
+/// against a threshold near 70 and a deviation near 40, so that this test itself fails less than once in a million.
 #[test]
-fn the_test_sees_four_percent_of_scale() {
-    let (draws, _) = gaussian::add(&vec![0; DRAWS], 3.12, steps(1.0)).unwrap();
+fn the_test_sees_eight_percent_of_scale() {
+    let (draws, _) = gaussian::add(&vec![0; DRAWS], 3.24, steps(1.0)).unwrap();
     assert!(fit(&draws, gaussian_weight(3.0), 9) < FALSE_ALARM);
-    let (draws, _) = laplace::add(&vec![0; DRAWS], 2.6, steps(1.0)).unwrap();
+    let (draws, _) = laplace::add(&vec![0; DRAWS], 2.7, steps(1.0)).unwrap();
     assert!(fit(&draws, laplace_weight(2.5), 12) < FALSE_ALARM);
 }
 
