@@ -22,7 +22,7 @@ use sheaf_transport::identity::SiteName;
 pub(super) use options::check_adapter;
 pub use options::{FedavgOptions, HeadKind};
 
-use super::{Answers, Context, Publication, Workload, afl};
+use super::{Answers, Context, Publication, Workload, afl, secure::condensed};
 use crate::{
     error::Error,
     privacy::Schedule,
@@ -53,7 +53,7 @@ impl Workload for Fedavg {
 
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
         let options = FedavgOptions::of(context.plan)?;
-        let (all, outputs) = (outputs, secure::condensed(outputs));
+        let (all, outputs) = (outputs, condensed(outputs));
         let outputs = outputs.as_slice();
         let done = round::finished(outputs).count() as u32;
         let Some(last) = outputs.last() else {
@@ -100,7 +100,7 @@ impl Workload for Fedavg {
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
         if secure::is_stage(&answers.phase.name) {
-            let outputs = secure::condensed(answers.outputs);
+            let outputs = condensed(answers.outputs);
             return secure::reduce(context, answers, round::start_of(context, &outputs)?);
         }
         match step(&answers.phase.name)? {
@@ -114,7 +114,7 @@ impl Workload for Fedavg {
     fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
         if secure::is_stage(&output.name) {
             let mut merged = crate::workload::secure::merged_blobs(context, output)?;
-            if let [whole] = secure::condensed(std::slice::from_ref(output)).as_slice()
+            if let [whole] = condensed(std::slice::from_ref(output)).as_slice()
                 && context.blobs.contains(&whole.output)
             {
                 merged.push(afl::outcome::<round::RoundOutcome>(context.blobs, whole)?.parameters);
@@ -129,7 +129,7 @@ impl Workload for Fedavg {
     }
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
-        publish::publish(context, &secure::condensed(outputs))
+        publish::publish(context, &condensed(outputs))
     }
 }
 

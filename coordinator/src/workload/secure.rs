@@ -12,7 +12,7 @@
 
 mod stage;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 
@@ -40,6 +40,10 @@ const SLACK: u64 = 64 << 10;
 const MAX_VERSION: u32 = 4_000;
 /// Secure sums in one version of a run.
 const MAX_ROUND: u32 = 9_999;
+/// A sum over all sites goes no further.
+pub const LARGEST_SUM: u64 = 1 << 62;
+/// A site's noised numbers go no further: noise has no bound that is worth a narrower ring.
+pub const NOISED: u64 = 1 << 50;
 
 /// One secure sum of a workload.
 pub struct SecureSum<'a, S> {
@@ -138,6 +142,21 @@ pub fn needed(context: &Context<'_>, asked: usize) -> u32 {
     let all = context.members.len().max(1);
     let quorum = context.plan.run.quorum.map_or(asked, |quorum| (quorum.min(all) * asked).div_ceil(all));
     quorum.max(2) as u32
+}
+
+/// Room for one of so many sites in a sum.
+pub fn room(sites: usize) -> u64 {
+    LARGEST_SUM / sites.max(1) as u64
+}
+
+/// The finished phases with every secure sum as one of them, named as the phase that it stands for.
+pub fn condensed(outputs: &[PhaseOutput]) -> Vec<PhaseOutput> {
+    let of = |output: &PhaseOutput| match parse(&output.name) {
+        None => Some(output.clone()),
+        Some((base, Stage::Unmask)) => Some(PhaseOutput { name: base.to_owned(), ..output.clone() }),
+        Some(_) => None,
+    };
+    outputs.iter().filter_map(of).collect()
 }
 
 impl<S: Serialize> SecureSum<'_, S> {

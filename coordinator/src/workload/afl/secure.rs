@@ -20,12 +20,6 @@ use sheaf_proto::{
 };
 use sheaf_secagg::Stage;
 
-/// A sum over all sites goes no further.
-const LARGEST_SUM: u64 = 1 << 62;
-
-/// A site's noised numbers go no further.
-const NOISED: u64 = 1 << 50;
-
 /// What the last stage gives: the sum's own outcome and the model in one document.
 #[derive(Serialize)]
 struct Opened {
@@ -61,10 +55,8 @@ pub(super) fn ask(context: &Context<'_>, spec: &SumsSpec, outputs: &[PhaseOutput
     let shape = shape(spec);
     let sites = context.members.len();
     let needed = secure::needed(context, sites);
-    let room = LARGEST_SUM / sites.max(1) as u64;
     let (length, max_abs) = match &spec.privacy {
-        // Noise has no bound that is worth a narrower ring.
-        Some(_) => (NoisedSums::vector_len(&shape), room.min(NOISED)),
+        Some(_) => (NoisedSums::vector_len(&shape), secure::room(sites).min(secure::NOISED)),
         None => (shape.vector_len(), largest(&shape, context.plan.run.max_site_rows, sites)),
     };
     let sum = SecureSum {
@@ -96,7 +88,7 @@ pub(super) fn ask_evaluation(
         spec,
         release: RELEASE_METRICS,
         length: spec.vector_len() as u64,
-        max_abs: context.plan.run.max_site_rows.min(LARGEST_SUM / sites.max(1) as u64),
+        max_abs: context.plan.run.max_site_rows.min(secure::room(sites)),
         min_cohort: needed,
         min_survivors: needed,
         round: 2,
@@ -109,7 +101,7 @@ pub(super) fn ask_evaluation(
 /// The largest element of a site's vector. Where the plan's rows would not fit, fewer do: a site whose numbers are
 /// larger refuses to send them.
 fn largest(shape: &SumsShape, max_rows: u64, sites: usize) -> u64 {
-    let room = LARGEST_SUM / sites.max(1) as u64;
+    let room = secure::room(sites);
     shape.vector_bound(max_rows).map_or(room, |bound| bound.min(room))
 }
 
@@ -281,7 +273,7 @@ mod tests {
             assert!(terms.ring.bits() < 48, "{} bits for 3 sites of 500 rows", terms.ring.bits());
             assert_eq!((terms.min_cohort, terms.min_survivors), (3, 3));
             // However many rows, the sum of all sites fits.
-            assert!(largest(&shape(&spec), u64::MAX, 1000) <= LARGEST_SUM / 1000);
+            assert!(largest(&shape(&spec), u64::MAX, 1000) <= secure::LARGEST_SUM / 1000);
         });
     }
 

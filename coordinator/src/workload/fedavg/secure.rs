@@ -7,7 +7,7 @@ use sheaf_proto::{
     fedavg::{Parameters, ParametersFile as _, RELEASE_UPDATES, RoundSpec, Step, Tensor, summed},
     secure::parse,
 };
-use sheaf_secagg::{FixedPoint, Stage};
+use sheaf_secagg::FixedPoint;
 use sheaf_transport::identity::SiteName;
 
 use super::round::{RoundOutcome, SiteShare, defect};
@@ -49,16 +49,6 @@ fn grid(plan: &Plan) -> Result<FixedPoint, Error> {
 /// Whether a phase is a stage of a round's sum.
 pub(super) fn is_stage(name: &str) -> bool {
     matches!(parse(name), Some((base, _)) if matches!(Step::parse(base), Some(Step::Round(_))))
-}
-
-/// The finished phases with every secure sum as one of them, named as the phase that it stands for.
-pub(super) fn condensed(outputs: &[PhaseOutput]) -> Vec<PhaseOutput> {
-    let of = |output: &PhaseOutput| match parse(&output.name) {
-        None => Some(output.clone()),
-        Some((base, Stage::Unmask)) => Some(PhaseOutput { name: base.to_owned(), ..output.clone() }),
-        Some(_) => None,
-    };
-    outputs.iter().filter_map(of).collect()
 }
 
 /// Asks for the next stage of a round; `outputs` are all finished phases.

@@ -1,6 +1,6 @@
 //! Secure sums through the real run machine, with real sites at the other end.
 
-mod party;
+pub(in crate::workload) mod party;
 
 use tempfile::TempDir;
 

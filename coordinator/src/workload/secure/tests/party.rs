@@ -14,9 +14,9 @@ use sheaf_transport::{
 
 use crate::{identity::authority::Authority, run::event::PhaseSpec, store::blobs::BlobStore};
 
-pub(super) struct Party {
-    pub(super) name: SiteName,
-    pub(super) values: Vec<i64>,
+pub(in crate::workload) struct Party {
+    pub(in crate::workload) name: SiteName,
+    pub(in crate::workload) values: Vec<i64>,
     signing: SigningKey,
     certificate: Arc<SwappableCertificate>,
     site: Option<Site>,
@@ -51,7 +51,7 @@ impl SiteStore for Memory {
 }
 
 impl Party {
-    pub(super) fn new(folder: &Path, authority: &Authority, n: usize, length: usize) -> Self {
+    pub(in crate::workload) fn new(folder: &Path, authority: &Authority, n: usize, length: usize) -> Self {
         let name: SiteName = format!("s{n}").parse().unwrap();
         let key = SecretKey::generate().unwrap();
         let identity = Identity::Site(name.clone());
@@ -70,16 +70,20 @@ impl Party {
     }
 
     /// Sums over the same data that differ by fewer sites are refused from now on.
-    pub(super) fn compare_cohorts(&mut self, min_difference: u32) {
+    pub(in crate::workload) fn compare_cohorts(&mut self, min_difference: u32) {
         self.min_difference = min_difference;
     }
 
-    pub(super) fn credentials(&self) -> Credentials {
+    pub(in crate::workload) fn credentials(&self) -> Credentials {
         self.signing.credentials(&self.certificate).unwrap()
     }
 
     /// The answer to a stage, or why the site refuses it.
-    pub(super) fn answer(&mut self, blobs: &BlobStore, phase: &PhaseSpec) -> Result<Vec<u8>, String> {
+    pub(in crate::workload) fn answer(
+        &mut self,
+        blobs: &BlobStore,
+        phase: &PhaseSpec,
+    ) -> Result<Vec<u8>, String> {
         let spec: MaybeSecure = serde_json::from_slice(&blobs.get(&phase.spec).unwrap()).unwrap();
         let spec = spec.secure.unwrap();
         let inputs: Vec<Vec<u8>> = phase.inputs_of(&self.name).map(|b| blobs.get(b).unwrap()).collect();
