@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_proto::{afl::RELEASE_SUMS, fedavg::RELEASE_UPDATES, privacy::PrivacySpec, secure, v1::Task};
+use sheaf_proto::{afl::RELEASE_SUMS, fdkt, fedavg::RELEASE_UPDATES, privacy::PrivacySpec, secure, v1::Task};
 
 use crate::{
     config::{ANY_MODEL, Approve, Config},
@@ -77,7 +77,9 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
     if let Some(kind) = task.releases.iter().find(|kind| !policy.release.contains(*kind)) {
         return denied(format!("output of kind \"{kind}\" may not leave this site"));
     }
-    let single = |kind: &&String| [RELEASE_SUMS, RELEASE_UPDATES].contains(&kind.as_str());
+    // Votes are statistics as a survey is, which is never summed.
+    let votes = task.workload == fdkt::WORKLOAD && task.phase.starts_with(fdkt::VOTE);
+    let single = |kind: &&String| votes || [RELEASE_SUMS, RELEASE_UPDATES].contains(&kind.as_str());
     if policy.require_secure_aggregation
         && secure::parse(&task.phase).is_none()
         && let Some(kind) = task.releases.iter().find(single)
@@ -184,6 +186,17 @@ mod tests {
         let error = check(&masked_only, &Task { phase: "sums".into(), ..task() }).unwrap_err().to_string();
         assert!(error.contains("secure_aggregation = true"), "{error}");
         assert!(check(&masked_only, &Task { phase: "sums.advertise".into(), ..task() }).is_ok());
+        let voting = CONFIG.replace("'afl'", "'fdkt'").replace("'sums'", "'statistics'");
+        let voting = voting.replace("[policy]", "[policy]\nrequire_secure_aggregation=true");
+        let voting = Config::parse(&voting, Path::new(".")).unwrap();
+        let vote = |phase: &str| Task {
+            workload: "fdkt".into(),
+            phase: phase.into(),
+            releases: vec!["statistics".into()],
+            ..task()
+        };
+        assert!(check(&voting, &vote("vote-1")).is_err());
+        assert!(check(&voting, &vote("vote-1.input")).is_ok());
         assert!(check_columns(&config, "a", &["age".into()]).is_ok());
         assert!(check_columns(&config, "a", &["age".into(), "name".into()]).is_err());
         assert!(check_columns(&config, "b", &["name".into()]).is_ok(), "no list, no limit");

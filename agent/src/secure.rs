@@ -87,11 +87,25 @@ pub fn split_inputs<'a>(
     stage: Stage,
     what: &str,
 ) -> Result<(&'a [u8], &'a [Vec<u8>]), AgentError> {
-    if !matches!(stage, Stage::Advertise | Stage::MaskedInput) {
-        return Ok((&[], &assignment.inputs));
-    }
-    let (first, rest) = assignment.inputs.split_first().ok_or_else(|| AgentError::Task(what.to_owned()))?;
-    Ok((first, rest))
+    let (first, rest) = split_many(assignment, stage, 1, what)?;
+    Ok((first.first().map_or(&[], Vec::as_slice), rest))
+}
+
+/// Inputs that a vector is computed from, then those of the stage.
+pub type Split<'a> = (&'a [Vec<u8>], &'a [Vec<u8>]);
+
+/// The same where a vector is computed from several inputs.
+///
+/// # Errors
+/// [`AgentError::Task`] naming `what` where there are fewer.
+pub fn split_many<'a>(
+    assignment: &'a Assignment,
+    stage: Stage,
+    count: usize,
+    what: &str,
+) -> Result<Split<'a>, AgentError> {
+    let count = if matches!(stage, Stage::Advertise | Stage::MaskedInput) { count } else { 0 };
+    assignment.inputs.split_at_checked(count).ok_or_else(|| AgentError::Task(what.to_owned()))
 }
 
 struct Key<'a>(&'a SigningKey);

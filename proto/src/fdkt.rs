@@ -7,6 +7,9 @@
 //! | `vote-N` | [`VoteSpec`] | candidates: [`Labelled`], one JSON object a line | [`Votes`] |
 //! | `refine` | asked of nobody: the coordinator filters, and its language model writes | | |
 //! | `transfer` | [`TransferSpec`] | sets of [`Labelled`], one JSON object a line | [`Transfer`] |
+//!
+//! Votes and what is measured can be secure sums in place of the last two ([`crate::secure`]): `vote-N` of its votes, `transfer`
+//! of [`TransferSpec::to_vector`].
 
 use std::collections::BTreeMap;
 
@@ -15,6 +18,10 @@ use sheaf_data::Schema;
 pub use sheaf_text::Labelled;
 
 use crate::{afl::SumsSpec, fedavg::AdapterSpec, privacy::PrivacySpec};
+
+mod summed;
+
+pub use summed::NoCounts;
 
 /// Workload name on the wire and in plans.
 pub const WORKLOAD: &str = "fdkt";
@@ -72,8 +79,9 @@ pub struct Votes {
     pub votes: Vec<i64>,
 }
 
-/// What the vote of a unit weighs; a unit of several records shares it among theirs.
-pub const VOTE_UNIT: i64 = 1 << 12;
+/// What the vote of a unit weighs; a unit of several records shares it among theirs. So fine that a site's share of the least
+/// noise that a plan may have (0.3 units) among the most sites of a secure sum still is noise on integers (`LEAST_SCALE`).
+pub const VOTE_UNIT: i64 = 1 << 16;
 
 /// How a generator is tuned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

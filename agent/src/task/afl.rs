@@ -1,7 +1,7 @@
 //! AFL at the site: survey, exact sums, evaluation (spec: `sheaf_proto::afl`).
 
 pub(in crate::task) mod private;
-mod secure;
+pub(in crate::task) mod secure;
 
 use std::time::Instant;
 

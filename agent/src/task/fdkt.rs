@@ -1,6 +1,7 @@
 //! FDKT at the site: tune a generator on the site's texts, write texts with it, learn from the texts of all sites (spec:
 //! `sheaf_proto::fdkt`).
 
+mod secure;
 pub mod transfer;
 mod votes;
 
@@ -53,6 +54,9 @@ impl Workload for Fdkt {
         resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
+        if let Some(stage) = secure::stage(&assignment.phase) {
+            return secure::perform(assignment, stage, source, resources, cancelled);
+        }
         let began = Instant::now();
         let (kind, bytes, made) = match assignment.phase.as_str() {
             SYNTHESISE => {

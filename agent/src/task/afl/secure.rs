@@ -21,11 +21,11 @@ use crate::{
 
 /// Domain of the subject of AFL's sums over the records of these files, whatever columns are read of them. The subject is not
 /// over the encoding and its figures, which change with the sites of a run: the coordinator could then compare two sums over
-/// nearly the same sites as often as it asks for another one.
-const SUMMED: &[u8] = b"sheaf afl sums 1\n";
+/// nearly the same sites as often as it asks for another one. Every exact sum that holds the sizes of classes is of it.
+pub(in crate::task) const SUMMED: &[u8] = b"sheaf afl sums 1\n";
 /// Domain of how models do on the test records of these files. Not over which model: figures of nearly equal models over nearly
 /// the same sites could be subtracted, too.
-const FIGURES: &[u8] = b"sheaf afl figures 1\n";
+pub(in crate::task) const FIGURES: &[u8] = b"sheaf afl figures 1\n";
 
 /// Which secure sum a phase is a stage of, and which stage.
 pub(super) fn stage(phase: &str) -> Option<(&'static str, Stage)> {

@@ -20,21 +20,32 @@ pub(super) fn transfer(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Transfer, Made), AgentError> {
     let spec: TransferSpec = parse(&assignment.spec)?;
-    if spec.texts.len() != assignment.inputs.len() {
+    worth(&spec, (&assignment.inputs, assignment.min_rows), source, resources, cancelled)
+}
+
+/// What sets of texts are worth on the site's test records; nothing is measured on fewer than `min_rows`.
+pub(super) fn worth(
+    spec: &TransferSpec,
+    (inputs, min_rows): (&[Vec<u8>], u64),
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Transfer, Made), AgentError> {
+    if spec.texts.len() != inputs.len() {
         return Err(AgentError::Task(format!(
             "the task names {} sets of texts and comes with {}",
             spec.texts.len(),
-            assignment.inputs.len()
+            inputs.len()
         )));
     }
     let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
     let mut sets = Vec::new();
-    for input in &assignment.inputs {
+    for input in inputs {
         sets.push(read(input, &spec.sums, resources, cancelled)?);
     }
     // Every count that a record is in asks for more noise on all: of private ones, what the site would use and no more.
     let alone = spec.sums.privacy.is_none();
-    let models = models(&spec, &opened.dataset, &sets, alone, cancelled)?;
+    let models = models(spec, &opened.dataset, &sets, alone, cancelled)?;
     let (arms, weights): (Vec<Arm>, Vec<Weights>) = models.into_iter().unzip();
     if let Some(privacy) = &spec.sums.privacy {
         let counting = afl::private::Counting { of: &counts, most: weights.len() + 1 };
@@ -49,7 +60,7 @@ pub(super) fn transfer(
         return Ok((answer(&arms, &counts), made));
     }
     let made = Made::OfRows(opened.dataset.rows(Split::Train).len() as u64);
-    if (opened.dataset.rows(Split::Test).len() as u64) < assignment.min_rows.max(1) {
+    if (opened.dataset.rows(Split::Test).len() as u64) < min_rows.max(1) {
         return Ok((Transfer::default(), made));
     }
     Ok((measured(&spec.sums, &arms, &weights, &opened.dataset, cancelled)?, made))

@@ -5,7 +5,8 @@
 //!
 //! **Why it holds.** In each round a unit adds at most [`VOTE_UNIT`] to the whole vector, shared among its records' candidates, so
 //! its length is at most that; integers get discrete Gaussian noise of the ledger's scale for a token of the ledger. Candidates
-//! are made of released votes alone. How many records a class has is in the noised votes, and paid for with them.
+//! are made of released votes alone. How many records a class has is in the noised votes, and paid for with them. In a secure
+//! sum every site adds a share of that noise ([`mechanism::discrete_gaussian_share`]), and the sum is what is released.
 //!
 //! **Test.** Below: a unit of several records has one vote.
 
@@ -34,29 +35,67 @@ pub(super) fn vote(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Votes, Made), AgentError> {
     let VoteSpec { sums } = parse(&assignment.spec)?;
-    let input = assignment
+    let candidates = assignment
         .inputs
         .first()
         .ok_or_else(|| AgentError::Task("the vote came without candidates".to_owned()))?;
-    let written =
-        from_lines(input).map_err(|e| AgentError::Task(format!("the candidates cannot be read: {e}")))?;
-    let labels: Vec<String> = written.into_iter().map(|candidate| candidate.label).collect();
-    let candidates = transfer::read(input, &sums, resources, cancelled)?;
+    let (votes, made) = exact(&sums, candidates, source, resources, cancelled)?;
+    let Some(privacy) = &sums.privacy else { return Ok((Votes { votes }, made)) };
+    let (votes, made) = resources.purse()?.draw(privacy, |token| {
+        mechanism::discrete_gaussian(&votes, bound()?, token).map_err(|e| AgentError::Task(e.to_string()))
+    })?;
+    Ok((Votes { votes }, made))
+}
+
+/// This site's votes for a secure sum of at least `least` sites, with its share of the noise that the sum then has. Alone they
+/// have too little: they must not be seen unmasked. Charged as if the site had added all of it.
+pub(super) fn share(
+    sums: &SumsSpec,
+    (candidates, least): (&[u8], u32),
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<i64>, Made), AgentError> {
+    let (votes, made) = exact(sums, candidates, source, resources, cancelled)?;
+    let Some(privacy) = &sums.privacy else { return Ok((votes, made)) };
+    resources.purse()?.draw(privacy, |token| {
+        let shared = mechanism::discrete_gaussian_share(&votes, bound()?, least, token);
+        shared.map_err(|e| AgentError::Task(e.to_string()))
+    })
+}
+
+/// What one unit may move of the votes, in L2.
+fn bound() -> Result<Sensitivity, AgentError> {
+    Sensitivity::new(VOTE_UNIT as f64).map_err(|e| AgentError::Task(e.to_string()))
+}
+
+/// The labels of the candidates that a vote is about, in their order.
+///
+/// # Errors
+/// [`AgentError::Task`] for lines that are none.
+pub(super) fn labels(candidates: &[u8]) -> Result<Vec<String>, AgentError> {
+    let written = from_lines(candidates)
+        .map_err(|e| AgentError::Task(format!("the candidates cannot be read: {e}")))?;
+    Ok(written.into_iter().map(|candidate| candidate.label).collect())
+}
+
+/// The votes without noise.
+fn exact(
+    sums: &SumsSpec,
+    candidates: &[u8],
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<i64>, Made), AgentError> {
+    let labels = labels(candidates)?;
+    let candidates = transfer::read(candidates, sums, resources, cancelled)?;
     if candidates.len() != labels.len() {
         return Err(AgentError::Task("the candidates cannot all be read".to_owned()));
     }
     let opened = features::open(source, &sums.schema, resources, cancelled)?;
     let unit = sums.privacy.as_ref().map_or(ROW_UNIT, |privacy| privacy.unit.as_str());
-    let votes = count(&sums, unit, &opened.dataset, (&candidates, &labels), cancelled)?;
-    let Some(privacy) = &sums.privacy else {
-        return Ok((Votes { votes }, Made::OfRows(opened.dataset.rows(Split::Train).len() as u64)));
-    };
-    let task = |e: &dyn std::fmt::Display| AgentError::Task(e.to_string());
-    let bound = Sensitivity::new(VOTE_UNIT as f64).map_err(|e| task(&e))?;
-    let (votes, made) = resources
-        .purse()?
-        .draw(privacy, |token| mechanism::discrete_gaussian(&votes, bound, token).map_err(|e| task(&e)))?;
-    Ok((Votes { votes }, made))
+    let votes = count(sums, unit, &opened.dataset, (&candidates, &labels), cancelled)?;
+    Ok((votes, Made::OfRows(opened.dataset.rows(Split::Train).len() as u64)))
 }
 
 /// The exact votes. A record whose label has no candidate votes for none.
