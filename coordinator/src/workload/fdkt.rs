@@ -7,6 +7,8 @@
 //! refine       nobody is asked: filter, augment, the head of the texts alone
 //! transfer     sites: how many test records models of records and texts get right  where the plan measures
 //! ```
+//!
+//! With secure aggregation every vote and the last phase are five stages, each of a secure sum ([`secure`]).
 
 mod augment;
 mod evolution;
@@ -15,6 +17,7 @@ mod meaning;
 mod options;
 mod publish;
 mod refine;
+mod secure;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,6 +48,7 @@ use super::{
     Answers, Context, Publication, Workload,
     afl::{measures, outcome},
     question,
+    secure::condensed,
 };
 use crate::{
     error::Error,
@@ -79,6 +83,9 @@ enum Pool {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Worth {
     sites: BTreeMap<SiteName, Transfer>,
+    /// Of all sites, where only that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    total: Option<Transfer>,
 }
 
 impl Workload for Fdkt {
@@ -93,22 +100,26 @@ impl Workload for Fdkt {
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         FdktOptions::of(plan)?;
+        secure::check_plan(plan)?;
         Encoding::declared(&plan.schema).map(drop).map_err(|e| Error::invalid(e.to_string()))
     }
 
     fn next(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Next, Error> {
         let options = FdktOptions::of(context.plan)?;
-        match outputs {
+        let (all, outputs) = (outputs, condensed(outputs));
+        match outputs.as_slice() {
             [] if options.evolves() => evolution::ask_seed(context, &options),
-            [.., last] if evolution::is_of(last) => match evolution::ask_vote(context, &options, last)? {
-                Some(vote) => Ok(vote),
-                None => ask_refinement(context, &options, Some(last)),
-            },
+            [.., last] if evolution::is_of(last) => {
+                match evolution::ask_vote(context, &options, last, all)? {
+                    Some(vote) => Ok(vote),
+                    None => ask_refinement(context, &options, Some(last)),
+                }
+            }
             [] if options.synthesises() => ask_texts(context, &options),
             [] => ask_refinement(context, &options, None),
             [pool] if pool.name == SYNTHESISE => ask_refinement(context, &options, Some(pool)),
             [.., refined] if refined.name == REFINE && measures(context.plan) => {
-                ask_transfer(context, &options, &outcome(context.blobs, refined)?)
+                ask_transfer(context, &options, &outcome(context.blobs, refined)?, all)
             }
             _ => Ok(Next::Publish),
         }
@@ -118,10 +129,13 @@ impl Workload for Fdkt {
         &self,
         context: &Context<'_>,
         phase: &PhaseSpec,
-        _site: &SiteName,
+        site: &SiteName,
         answer: &Path,
     ) -> Result<(), Error> {
         let bytes = fs::read(answer)?;
+        if secure::is_stage(&phase.name) {
+            return super::secure::check_result(context, phase, site, &bytes);
+        }
         let refused = |e: &dyn std::fmt::Display| Error::invalid(format!("phase {}: {e}", phase.name));
         match phase.name.as_str() {
             SYNTHESISE => site_texts(context.plan, &bytes).map(drop).map_err(|e| refused(&e)),
@@ -134,6 +148,9 @@ impl Workload for Fdkt {
     }
 
     fn reduce(&self, context: &Context<'_>, answers: &Answers<'_>) -> Result<Vec<u8>, Error> {
+        if secure::is_stage(&answers.phase.name) {
+            return secure::reduce(context, answers);
+        }
         match answers.phase.name.as_str() {
             SYNTHESISE => {
                 Ok(serde_json::to_vec(&Pool::Sites(answers.contributions.iter().cloned().collect()))?)
@@ -149,7 +166,7 @@ impl Workload for Fdkt {
                 for (site, blob) in answers.contributions {
                     sites.insert(site.clone(), context.blobs.document(blob)?);
                 }
-                Ok(serde_json::to_vec(&Worth { sites })?)
+                Ok(serde_json::to_vec(&Worth { sites, total: None })?)
             }
             other => Err(Error::bug(format!("{WORKLOAD} has no phase `{other}`"))),
         }
@@ -158,6 +175,9 @@ impl Workload for Fdkt {
     fn merged_blobs(&self, context: &Context<'_>, output: &PhaseOutput) -> Result<Vec<BlobId>, Error> {
         if !context.blobs.contains(&output.output) {
             return Ok(Vec::new());
+        }
+        if secure::is_stage(&output.name) {
+            return secure::merged_blobs(context, output);
         }
         if evolution::is_of(output) {
             let population: evolution::Population = outcome(context.blobs, output)?;
@@ -172,10 +192,11 @@ impl Workload for Fdkt {
     }
 
     fn publish(&self, context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Publication, Error> {
+        let outputs = condensed(outputs);
         let of = |name| outputs.iter().find(|output| output.name == name);
         let refined =
             of(REFINE).ok_or_else(|| Error::bug(format!("{WORKLOAD} publishes what was refined")))?;
-        let pool = pool_of(context, outputs)?;
+        let pool = pool_of(context, &outputs)?;
         let worth = of(TRANSFER).map(|worth| outcome(context.blobs, worth)).transpose()?;
         let sites = match pool {
             Some(Pool::Sites(sites)) => sites,
@@ -187,7 +208,7 @@ impl Workload for Fdkt {
 
 /// The sites' texts, where they were asked for any.
 fn pool_of(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Option<Pool>, Error> {
-    if let Some(last) = outputs.iter().rfind(|output| evolution::is_of(output)) {
+    if let Some(last) = condensed(outputs).iter().rfind(|output| evolution::is_of(output)) {
         let population: evolution::Population = outcome(context.blobs, last)?;
         return Ok(Some(Pool::Voted(population.candidates)));
     }
@@ -239,7 +260,13 @@ fn ask_nobody(
     Ok(Next::Collect(PhaseSpec { sites: Some(Vec::new()), ..asked }))
 }
 
-fn ask_transfer(context: &Context<'_>, options: &FdktOptions, refined: &Refined) -> Result<Next, Error> {
+/// `all` are the finished phases with the stages of secure sums.
+fn ask_transfer(
+    context: &Context<'_>,
+    options: &FdktOptions,
+    refined: &Refined,
+    all: &[PhaseOutput],
+) -> Result<Next, Error> {
     let encoding = declared(context)?;
     let features = options.afl().features(encoding.input_dim());
     let privacy = context.plan.privacy.as_ref().and_then(Privacy::metrics_spec);
@@ -253,7 +280,10 @@ fn ask_transfer(context: &Context<'_>, options: &FdktOptions, refined: &Refined)
         weight: options.private_weight,
         texts: sets.iter().map(|(texts, _)| *texts).collect(),
     };
-    let inputs = sets.into_iter().map(|(_, blob)| blob).collect();
+    let inputs: Vec<BlobId> = sets.into_iter().map(|(_, blob)| blob).collect();
+    if context.plan.run.secure_aggregation {
+        return secure::ask_transfer(context, &spec, &inputs, (options, all));
+    }
     let asked = question(context, TRANSFER, &spec, inputs, RELEASE_METRICS, ANSWER_LIMIT)?;
     Ok(Next::Collect(PhaseSpec { defines_model: false, ..asked }))
 }

@@ -11,6 +11,7 @@ use sheaf_proto::{
     fdkt::{Labelled, SEED, VOTE, VoteSpec, Votes},
 };
 use sheaf_text::to_lines;
+use sheaf_transport::identity::SiteName;
 
 use super::{
     ANSWER_LIMIT, ask_nobody,
@@ -18,12 +19,12 @@ use super::{
     meaning::{Meaning, embed, renamed},
     options::{AugmentOptions, FdktOptions, classes, encoder, labels},
     refine::declared,
-    site_texts,
+    secure, site_texts,
 };
 use crate::{
     error::Error,
     run::event::{Next, PhaseOutput, PhaseSpec},
-    workload::{Answers, Context, afl::outcome, question},
+    workload::{Answers, Context, afl::outcome, question, secure::condensed},
 };
 
 /// Candidates, after so many votes.
@@ -33,6 +34,9 @@ pub(super) struct Population {
     pub(super) candidates: BlobId,
     /// Votes so far.
     pub(super) round: u32,
+    /// Whose votes the last ones were, where they came as one secure sum.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) voters: Vec<SiteName>,
 }
 
 /// Whether an output is a population.
@@ -49,11 +53,13 @@ pub(super) fn ask_seed(context: &Context<'_>, options: &FdktOptions) -> Result<N
     ask_nobody(context, SEED, &spec, Vec::new())
 }
 
-/// The next vote; none after the last one.
+/// The next vote, or the next stage of it; none after the last one. `last` is the newest of the finished phases, `all` are these
+/// with the stages of secure sums.
 pub(super) fn ask_vote(
     context: &Context<'_>,
     options: &FdktOptions,
     last: &PhaseOutput,
+    all: &[PhaseOutput],
 ) -> Result<Option<Next>, Error> {
     let population: Population = outcome(context.blobs, last)?;
     if population.round >= options.evolution.rounds {
@@ -64,6 +70,10 @@ pub(super) fn ask_vote(
     let privacy = context.plan.privacy.as_ref().map(crate::privacy::Privacy::model_spec);
     let spec =
         VoteSpec { sums: SumsSpec { schema: context.plan.schema.clone(), encoding, features, privacy } };
+    if context.plan.run.secure_aggregation {
+        let candidates = candidates(context, &population.candidates)?.len();
+        return secure::ask_vote(context, &spec, (&population, candidates), all).map(Some);
+    }
     let name = format!("{VOTE}{}", population.round + 1);
     let inputs = vec![population.candidates];
     Ok(Some(Next::Collect(question(context, &name, &spec, inputs, RELEASE_STATISTICS, ANSWER_LIMIT)?)))
@@ -72,15 +82,15 @@ pub(super) fn ask_vote(
 /// Refuses votes that do not fit the candidates.
 pub(super) fn check(context: &Context<'_>, phase: &PhaseSpec, answer: &[u8]) -> Result<(), Error> {
     let votes: Votes = serde_json::from_slice(answer)?;
-    let candidates = candidates(context, phase)?.len();
+    let blob = phase.inputs.first().ok_or_else(|| Error::bug("a vote has candidates"))?;
+    let candidates = candidates(context, blob)?.len();
     if votes.votes.len() == candidates {
         return Ok(());
     }
     Err(Error::invalid(format!("{} votes for {candidates} candidates", votes.votes.len())))
 }
 
-fn candidates(context: &Context<'_>, phase: &PhaseSpec) -> Result<Vec<Labelled>, Error> {
-    let blob = phase.inputs.first().ok_or_else(|| Error::bug("a vote has candidates"))?;
+fn candidates(context: &Context<'_>, blob: &BlobId) -> Result<Vec<Labelled>, Error> {
     site_texts(context.plan, &context.blobs.get(blob)?)
 }
 
@@ -96,26 +106,42 @@ pub(super) fn seed(context: &Context<'_>) -> Result<Population, Error> {
     store(context, &first, 0)
 }
 
-/// What a vote leaves, and, unless it was the last, more like it.
+/// What the sites' single votes leave.
 pub(super) fn evolve(context: &Context<'_>, answers: &Answers<'_>) -> Result<Population, Error> {
-    let options = FdktOptions::of(context.plan)?;
-    let candidates = candidates(context, answers.phase)?;
-    let mut total = vec![0_i64; candidates.len()];
+    let mut total = Vec::new();
     for (_, blob) in answers.contributions {
         let votes: Votes = context.blobs.document(blob)?;
+        total.resize(votes.votes.len(), 0_i64);
         total.iter_mut().zip(votes.votes).for_each(|(sum, votes)| *sum = sum.saturating_add(votes));
     }
-    let mut next = best(candidates, &total, options.evolution.keep);
-    let previous: Option<Population> =
-        answers.outputs.last().map(|last| outcome(context.blobs, last)).transpose()?;
-    let round = previous.map_or(0, |previous| previous.round) + 1;
+    grow(context, answers.outputs, &total, Vec::new())
+}
+
+/// What the sum of all votes leaves of the candidates, and, unless it was the last, more like it. `outputs` are the finished
+/// phases, the stages of secure sums among them.
+pub(super) fn grow(
+    context: &Context<'_>,
+    outputs: &[PhaseOutput],
+    total: &[i64],
+    voters: Vec<SiteName>,
+) -> Result<Population, Error> {
+    let options = FdktOptions::of(context.plan)?;
+    let before = condensed(outputs).into_iter().rfind(is_of);
+    let before = before.ok_or_else(|| Error::bug("a vote has candidates"))?;
+    let before: Population = outcome(context.blobs, &before)?;
+    let candidates = candidates(context, &before.candidates)?;
+    if total.len() != candidates.len() {
+        return Err(Error::bug(format!("{} votes for {} candidates", total.len(), candidates.len())));
+    }
+    let mut next = best(candidates, total, options.evolution.keep);
+    let round = before.round + 1;
     if round < options.evolution.rounds {
         let room = options.evolution.candidates - options.evolution.keep;
         if room > 0 {
             next.extend(write(context, &options, &next.clone(), room, round)?);
         }
     }
-    store(context, &next, round)
+    Ok(Population { voters, ..store(context, &next, round)? })
 }
 
 /// Of each label the candidates with the most votes, in their order; without votes there is nothing to tell them apart, and as
@@ -166,7 +192,7 @@ fn write(
 
 fn store(context: &Context<'_>, candidates: &[Labelled], round: u32) -> Result<Population, Error> {
     let lines = to_lines(candidates)?;
-    Ok(Population { candidates: context.blobs.put(&lines)?, round })
+    Ok(Population { candidates: context.blobs.put(&lines)?, round, voters: Vec::new() })
 }
 
 #[cfg(test)]

@@ -224,8 +224,11 @@ impl FdktOptions {
                  features the task model reads",
             ));
         }
-        if plan.run.secure_aggregation {
-            return Err(refuse("[run] secure_aggregation: texts cannot be summed; leave the key out"));
+        if plan.run.secure_aggregation && options.synthesiser == Synthesiser::DpLora {
+            return Err(refuse(
+                "[run] secure_aggregation: texts cannot be summed; leave the key out, or use synthesiser = \"private-evolution\", \
+                 whose votes can",
+            ));
         }
         options.check_task()?;
         if options.synthesiser == Synthesiser::DpLora {
@@ -405,7 +408,10 @@ mod tests {
             (format!("{PLAN}ask = 'Write something.'\n"), "ask"),
             (PLAN.replace("'b_c'", "'A'"), "classes"),
             (PLAN.replace("[schema.declared]\nclasses = ['a', 'b_c']\ndim = 384\n", ""), "schema.declared"),
-            (PLAN.replace("workload = 'fdkt'\n", "workload = 'fdkt'\nsecure_aggregation = true\n"), "summed"),
+            (
+                PLAN.replace("workload = 'fdkt'\n", "workload = 'fdkt'\nsecure_aggregation = true\n"),
+                "private-evolution",
+            ),
             (format!("{PLAN}sampling = {{ per_class = 0 }}\n"), "per_class"),
             (format!("{PLAN}filter = {{ worst = 1.0 }}\n"), "filter"),
             (format!("{PLAN}filter = {{ judge = 'me' }}\n"), "`scores`"),

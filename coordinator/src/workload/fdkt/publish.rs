@@ -104,8 +104,15 @@ pub(super) fn publication(
     })
 }
 
-/// What was measured of every arm, over all sites and at each.
+/// What was measured of every arm, over all sites and, where it is known, at each.
 fn arms(worth: &Worth) -> Vec<ArmReport> {
+    if let Some(total) = &worth.total {
+        let of = |arm| {
+            let sites = BTreeMap::new();
+            total.accuracy(arm).map(|accuracy| ArmReport { arm, rows: total.rows, accuracy, sites })
+        };
+        return Arm::ALL.into_iter().filter_map(of).collect();
+    }
     let of = |arm: Arm| {
         let mut total = Transfer::default();
         let mut sites = BTreeMap::new();
