@@ -118,18 +118,25 @@ fn of_plan(cli: &Cli, path: &Path, overrides: &[String]) -> Result<ExitCode> {
         .into());
     };
     let cost = privacy.cost()?;
+    let shared = plan.run.secure_aggregation && matches!(privacy.model, Event::Gaussian { .. });
+    // The fewest sites that may be in a sum, as far as the plan alone says it.
+    let fewest = plan.run.quorum.or_else(|| plan.run.sites.as_ref().map(Vec::len));
     if cli.json {
         output::json(&json!({
             "plan": plan.run.name, "unit": privacy.section.unit, "sigma": privacy.model.sigma(), "events": cost.events,
             "delta": cost.account.delta, "epsilon_rdp": cost.account.epsilon_rdp, "epsilon_pld": cost.account.epsilon_pld,
             "epsilon_pld_lower": cost.account.epsilon_pld_lower,
             "epsilon_replace_one": cost.account.epsilon_replace_one, "cap": cost.cap,
+            "noise_shared": shared, "noise_shared_by": fewest.filter(|_| shared),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
     say!("{}: each site that takes part pays, once, for every {}", plan.run.name, privacy.section.unit);
     for event in &cost.events {
         say!("  {}", event_words(event));
+    }
+    if shared {
+        say!("  {}", shared_words(fewest));
     }
     accounts(&cost.account);
     say!(
@@ -138,6 +145,15 @@ fn of_plan(cli: &Cli, path: &Path, overrides: &[String]) -> Result<ExitCode> {
     );
     say!("  --epsilon {:.4} --delta {} --unit {}", ceil4(cost.cap), cost.account.delta, privacy.section.unit);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the noise of a secure sum is spread.
+fn shared_words(fewest: Option<usize>) -> String {
+    let share = match fewest {
+        Some(sites) => format!("1/{sites} of the Gaussian variance, {sites} being"),
+        None => "1/K of the Gaussian variance, K being all invited sites,".to_owned(),
+    };
+    format!("each site adds {share} the fewest in a secure sum: the sum has it whole, no site's part does")
 }
 
 /// Up to four places, so that the printed cap is enough.
@@ -155,7 +171,8 @@ fn event_words(event: &Event) -> String {
             )
         }
         Event::Gaussian { sigma, count } => format!(
-            "{count} sum over all records, Gaussian noise {:.4} times what one unit weighs",
+            "{count} sum{} over all records, Gaussian noise {:.4} times what one unit weighs",
+            if *count == 1 { "" } else { "s" },
             sigma.get()
         ),
         Event::Laplace { scale, count } => {
