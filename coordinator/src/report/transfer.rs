@@ -84,6 +84,23 @@ pub struct Judged {
     pub pooled: f64,
     /// What the released texts have in common with private records.
     pub near_copies: NearCopies,
+    /// What became of planted secrets; none where none were planted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canaries: Option<Canaries>,
+}
+
+/// Invented sentences with a secret of some words that were planted among the sites' training records, one in the place of a
+/// record, and what the released texts say of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canaries {
+    /// At all sites together.
+    pub planted: usize,
+    /// Words of a secret.
+    pub words: usize,
+    /// How many of them stand in some released text, in a row and whole.
+    pub found: usize,
+    /// Most words in a row of a secret that a released text has.
+    pub longest_run: usize,
 }
 
 /// Runs of words that released texts share with private training records, the control code left aside.

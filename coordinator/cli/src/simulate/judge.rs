@@ -18,7 +18,7 @@ use sheaf_proto::{
 };
 use sheaf_text::{from_lines, overlap::RunIndex};
 
-use super::{DEVICE, Prepared, workspace};
+use super::{DEVICE, Prepared, canaries, workspace};
 
 /// From so many words in a row on, a text repeats a record.
 const NEAR_COPY: usize = 20;
@@ -51,7 +51,12 @@ pub(super) fn judge(assets: &AssetStore, plan: &Plan, prepared: &Prepared, out: 
         }
     }
     let (arms, rows) = arms(&spec, prepared, &sets)?;
-    Ok(Judged { rows, arms, pooled: pooled(&spec, prepared)?, near_copies: near_copies(prepared, out)? })
+    let released = released(prepared, out)?;
+    let each = plan.simulate.canaries;
+    let canaries =
+        (each > 0).then(|| canaries::searched(&prepared.sites, each, released.iter().map(String::as_str)));
+    let near_copies = near_copies(prepared, &released)?;
+    Ok(Judged { rows, arms, pooled: pooled(&spec, prepared)?, near_copies, canaries })
 }
 
 /// Every site's task models on its own test records, all sites together.
@@ -86,24 +91,32 @@ fn pooled(spec: &TransferSpec, prepared: &Prepared) -> Result<f64> {
     Ok(total.accuracy(Arm::Local).unwrap_or(0.0))
 }
 
+/// The texts that left the sites.
+fn released(prepared: &Prepared, out: &Path) -> Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for site in &prepared.sites {
+        let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
+        // A site that left the run has none.
+        let Ok(lines) = fs::read(&path) else { continue };
+        let lines = from_lines(&lines).with_context(|| path.display().to_string())?;
+        texts.extend(lines.into_iter().map(|line| line.text));
+    }
+    Ok(texts)
+}
+
 /// Words in a row that texts which left a site share with any site's training records.
-fn near_copies(prepared: &Prepared, out: &Path) -> Result<NearCopies> {
+fn near_copies(prepared: &Prepared, released: &[String]) -> Result<NearCopies> {
     let mut records = Vec::new();
     for site in &prepared.sites {
         let own = prepared.site_data(site);
         records.extend(own.rows(Split::Train).into_iter().filter_map(|row| own.text(row).map(str::to_owned)));
     }
     let index = RunIndex::new(&records, SHORTEST_RUN)?;
-    let mut near = NearCopies { texts: 0, longest_run: 0, words: NEAR_COPY, found: 0 };
-    for site in &prepared.sites {
-        let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
-        let Ok(lines) = fs::read(&path) else { continue };
-        for released in from_lines(&lines).with_context(|| path.display().to_string())? {
-            let longest = index.longest(&released.text).map_or(0, |(_, run)| run.len);
-            near.texts += 1;
-            near.longest_run = near.longest_run.max(longest);
-            near.found += usize::from(longest >= NEAR_COPY);
-        }
+    let mut near = NearCopies { texts: released.len(), longest_run: 0, words: NEAR_COPY, found: 0 };
+    for text in released {
+        let longest = index.longest(text).map_or(0, |(_, run)| run.len);
+        near.longest_run = near.longest_run.max(longest);
+        near.found += usize::from(longest >= NEAR_COPY);
     }
     Ok(near)
 }

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use sheaf_coordinator::{
-    report::{Judged, Report, RoundReport},
+    report::{Canaries, Judged, Report, RoundReport},
     run::plan::Plan,
 };
 use sheaf_proto::{fdkt::Arm, v1::AttachEvaluationRequest};
@@ -183,7 +183,7 @@ fn print_transfer(report: &Report) {
         ]);
     }
     say!("{table}");
-    if let Some(Judged { near_copies: near, rows, .. }) = judged {
+    if let Some(Judged { near_copies: near, rows, canaries, .. }) = judged {
         say!(
             "\"measured\" is what the sites say, with noise where it is paid for; \"exact\" is known here alone, on {rows} test \
              records."
@@ -195,6 +195,12 @@ fn print_transfer(report: &Report) {
                 near.found,
                 near.words,
                 near.longest_run
+            );
+        }
+        if let Some(Canaries { planted, words, found, longest_run }) = canaries {
+            say!(
+                "Of {planted} planted secrets of {words} words {found} stand in a released text; the most that one has of a secret \
+                 is {longest_run} in a row."
             );
         }
     }

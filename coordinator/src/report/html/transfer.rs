@@ -4,7 +4,7 @@ use sheaf_proto::fdkt::{Arm, Texts};
 
 use super::markup::Escaped;
 use super::quantity::{count, counted, duration, percent, percent_or_missing, points};
-use crate::report::{Judged, LlmUse, TransferReport, TransferSample};
+use crate::report::{Canaries, Judged, LlmUse, TransferReport, TransferSample};
 
 /// What models of an arm have learnt from.
 pub(super) const fn words(arm: Arm) -> &'static str {
@@ -29,6 +29,9 @@ pub(super) fn write(out: &mut String, transfer: &TransferReport) {
     write_arms(out, transfer);
     if let Some(judged) = &transfer.judged {
         write_copies(out, judged);
+        if let Some(canaries) = &judged.canaries {
+            write_canaries(out, canaries);
+        }
     }
     write_samples(out, &transfer.samples);
     write_funnels(out, transfer);
@@ -100,6 +103,19 @@ fn write_copies(out: &mut String, judged: &Judged) {
         if near.found == 1 { "s" } else { "" },
         near.words,
         Escaped(&counted(near.longest_run, "word", "words"))
+    );
+}
+
+fn write_canaries(out: &mut String, canaries: &Canaries) {
+    put!(
+        out,
+        "<p>{} with a secret of {} words stood among the sites’ training records, one in the place of a record. <strong>{}</strong> \
+         of the secrets {} in a text that left a site; the most that one has of a secret is {} in a row.</p>\n",
+        Escaped(&counted(canaries.planted, "invented sentence", "invented sentences")),
+        canaries.words,
+        count(canaries.found as u64),
+        if canaries.found == 1 { "stands" } else { "stand" },
+        Escaped(&counted(canaries.longest_run, "word", "words"))
     );
 }
 
