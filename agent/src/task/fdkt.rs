@@ -1,6 +1,7 @@
 //! FDKT at the site: tune a generator on the site's texts, write texts with it, learn from the texts of all sites (spec:
 //! `sheaf_proto::fdkt`).
 
+pub mod classifier;
 pub mod transfer;
 mod votes;
 
@@ -14,7 +15,9 @@ use sheaf_data::{Dataset, Source, Split};
 use sheaf_models::{LanguageModel, slm::generate, train::Encoded};
 use sheaf_proto::{
     afl::{RELEASE_METRICS, RELEASE_STATISTICS},
-    fdkt::{LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, VOTE, spoken},
+    fdkt::{
+        LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, TransferSpec, VOTE, spoken,
+    },
     fedavg::{Head, LoraSpec, Optimizer, RoundSpec, Training},
 };
 use sheaf_text::to_lines;
@@ -39,9 +42,13 @@ impl Workload for Fdkt {
 
     fn models(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
         let mut named = Afl.models(assignment)?;
-        if assignment.phase == SYNTHESISE {
-            let spec: SynthesiseSpec = parse(&assignment.spec)?;
-            named.push(spec.model);
+        match assignment.phase.as_str() {
+            SYNTHESISE => named.push(parse::<SynthesiseSpec>(&assignment.spec)?.model),
+            TRANSFER => {
+                let spec: TransferSpec = parse(&assignment.spec)?;
+                named.extend(spec.classifier.map(|classifier| classifier.model));
+            }
+            _ => {}
         }
         Ok(named)
     }

@@ -1,6 +1,6 @@
 //! Exchanged texts: what each arm is worth, what was dropped on the way, what the texts say, what they give away.
 
-use sheaf_proto::fdkt::{Arm, Texts};
+use sheaf_proto::fdkt::{Arm, TaskModel, Texts};
 
 use super::markup::Escaped;
 use super::quantity::{count, counted, duration, percent, percent_or_missing, points};
@@ -19,14 +19,18 @@ pub(super) const fn words(arm: Arm) -> &'static str {
     }
 }
 
-/// The arm's accuracy: exact where that is known, else as the sites say it.
-pub(super) fn accuracy(transfer: &TransferReport, arm: Arm) -> Option<f64> {
-    let exact = transfer.judged.as_ref().and_then(|judged| judged.arms.get(&arm)).copied();
-    exact.or_else(|| transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy))
+/// The accuracy of a task model's arm: exact where that is known, else as the sites say it.
+fn accuracy(transfer: &TransferReport, task: TaskModel, arm: Arm) -> Option<f64> {
+    transfer.exact(task, arm).or_else(|| transfer.said(task, arm))
 }
 
 pub(super) fn write(out: &mut String, transfer: &TransferReport) {
-    write_arms(out, transfer);
+    if transfer.tasks().is_empty() {
+        put!(out, "<p class=\"quiet\">What the texts are worth was not measured in this run.</p>\n");
+    }
+    for task in transfer.tasks() {
+        write_arms(out, transfer, task);
+    }
     if let Some(judged) = &transfer.judged {
         write_copies(out, judged);
         if let Some(canaries) = &judged.canaries {
@@ -38,39 +42,34 @@ pub(super) fn write(out: &mut String, transfer: &TransferReport) {
     write_makers(out, transfer);
 }
 
-fn write_arms(out: &mut String, transfer: &TransferReport) {
-    let judged = transfer.judged.as_ref();
-    if transfer.arms.is_empty() && judged.is_none() {
-        put!(out, "<p class=\"quiet\">What the texts are worth was not measured in this run.</p>\n");
-        return;
-    }
+fn write_arms(out: &mut String, transfer: &TransferReport, task: TaskModel) {
     put!(
         out,
-        "<div class=\"scroll\"><table class=\"scores\">\n<caption>Task models by what they have learnt from, on the sites’ own \
+        "<div class=\"scroll\"><table class=\"scores\">\n<caption>Task model: {}. By what it has learnt from, on the sites’ own \
          test records. “Said by the sites” carries the noise that it was paid for with; “exact” was measured with all records \
          at hand, which only a simulation has.</caption>\n<thead><tr><th scope=\"col\">Learnt from</th>\
          <th scope=\"col\" class=\"num\">Texts</th><th scope=\"col\" class=\"num\">Said by the sites</th>\
          <th scope=\"col\" class=\"num\">Exact</th><th scope=\"col\" class=\"num\">Against own records</th></tr></thead>\n\
-         <tbody>\n"
+         <tbody>\n",
+        Escaped(transfer.name(task))
     );
-    let local = accuracy(transfer, Arm::Local);
+    let local = accuracy(transfer, task, Arm::Local);
     for arm in Arm::ALL {
-        let said = transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy);
-        let exact = judged.and_then(|judged| judged.arms.get(&arm)).copied();
+        let (said, exact) = (transfer.said(task, arm), transfer.exact(task, arm));
         if said.is_none() && exact.is_none() {
             continue;
         }
         let texts =
             arm.texts().and_then(|texts| transfer.counts.get(&texts)).map(|texts| count(*texts as u64));
-        let gain = match (arm, accuracy(transfer, arm), local) {
+        let gain = match (arm, accuracy(transfer, task, arm), local) {
             (Arm::Local, ..) | (_, None, _) | (.., None) => String::new(),
             (_, Some(this), Some(local)) => points(this - local),
         };
         row(out, words(arm), [texts.unwrap_or_default(), cell(said), cell(exact), gain]);
     }
-    if let Some(judged) = judged {
-        let gain = local.map(|local| points(judged.pooled - local)).unwrap_or_default();
-        let cells = [String::new(), String::new(), percent(judged.pooled, 1), gain];
+    if let Some(pooled) = transfer.judged.as_ref().and_then(|judged| judged.pooled(task)) {
+        let gain = local.map(|local| points(pooled - local)).unwrap_or_default();
+        let cells = [String::new(), String::new(), percent(pooled, 1), gain];
         row(out, "Records of all sites in one place (bound)", cells);
     }
     put!(out, "</tbody>\n</table></div>\n");
@@ -211,13 +210,15 @@ fn write_makers(out: &mut String, transfer: &TransferReport) {
 /// The figures at the top: of the run's main arm, of records alone, and the bound.
 pub(super) fn tiles(transfer: &TransferReport) -> [(&'static str, &'static str, String, String); 3] {
     let main = Texts::ALL.into_iter().rev().find(|texts| transfer.counts.contains_key(texts));
-    let (local, best) =
-        (accuracy(transfer, Arm::Local), main.and_then(|texts| accuracy(transfer, texts.arm())));
+    // Of the first task model: the same one in all three.
+    let task = transfer.tasks().first().copied().unwrap_or(TaskModel::Analytic);
+    let accuracy = |arm| accuracy(transfer, task, arm);
+    let (local, best) = (accuracy(Arm::Local), main.and_then(|texts| accuracy(texts.arm())));
     let gain = match (best, local) {
         (Some(best), Some(local)) => format!("{} points against own records", points(best - local)),
         _ => "not measured in this run".to_owned(),
     };
-    let bound = transfer.judged.as_ref().map(|judged| judged.pooled);
+    let bound = transfer.judged.as_ref().and_then(|judged| judged.pooled(task));
     let known =
         if bound.is_some() { "all records in one place, to compare" } else { "known in simulations alone" };
     [
@@ -226,3 +227,6 @@ pub(super) fn tiles(transfer: &TransferReport) -> [(&'static str, &'static str, 
         ("pooled", "Pooled records", percent_or_missing(bound, 1), known.to_owned()),
     ]
 }
+
+#[cfg(test)]
+mod tests;

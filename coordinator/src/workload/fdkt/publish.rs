@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use sheaf_data::catalogue::Catalogue;
 use sheaf_proto::{
-    fdkt::{Arm, Transfer, WORKLOAD},
+    fdkt::{Arm, TaskModel, Transfer, WORKLOAD},
     model::ModelCard,
 };
 use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
 use super::{
     Worth,
-    options::{FdktOptions, classes},
+    options::{FdktOptions, classes, encoder},
     refine::{Contributions, Refined, declared},
 };
 use crate::{
     error::Error,
     report::{ArmReport, LocalScores, SiteMetrics, TransferReport},
+    run::plan::Plan,
     workload::{Context, Publication, SitePublication},
 };
 
@@ -36,11 +38,11 @@ pub(super) fn publication(
     let options = FdktOptions::of(context.plan)?;
     let classes = classes(context.plan).to_vec();
     let arms = arms(worth);
-    let main = headline(refined);
+    let (task, main) = (options.first_task(), headline(refined));
     let members: Vec<&SiteName> = contributions.keys().chain(context.members).collect();
     let site = |site: &SiteName| {
         let transfer = worth.sites.get(site);
-        let accuracy = |arm| transfer.and_then(|transfer| transfer.accuracy(arm));
+        let accuracy = |arm| transfer.and_then(|transfer| transfer.accuracy(task, arm));
         let metrics = SiteMetrics {
             test_rows: transfer.map_or(0, |transfer| transfer.rows),
             accuracy: main.and_then(accuracy),
@@ -49,7 +51,8 @@ pub(super) fn publication(
         };
         (site.clone(), SitePublication { rows: None, class_counts: Vec::new(), metrics })
     };
-    let local: Vec<f64> = worth.sites.values().filter_map(|transfer| transfer.accuracy(Arm::Local)).collect();
+    let local: Vec<f64> =
+        worth.sites.values().filter_map(|transfer| transfer.accuracy(task, Arm::Local)).collect();
     let sites: BTreeMap<_, _> = members.into_iter().map(site).collect();
 
     let (model, card, sha256, file) = if let Some(head) = &refined.head {
@@ -93,6 +96,7 @@ pub(super) fn publication(
         files,
         transfer: Some(TransferReport {
             arms,
+            names: names(context.plan, &options)?,
             counts: refined.counts.clone(),
             funnels: refined.funnels.clone(),
             judge: refined.judge.clone(),
@@ -104,20 +108,39 @@ pub(super) fn publication(
     })
 }
 
-/// What was measured of every arm, over all sites and at each.
+/// What people call the task models of the plan.
+fn names(plan: &Plan, options: &FdktOptions) -> Result<BTreeMap<TaskModel, String>, Error> {
+    let catalogue = Catalogue::built_in().map_err(|e| Error::bug(e.to_string()))?;
+    // A title goes on with what kind of file it is.
+    let title = |model: &str| {
+        let title = catalogue.model(model).ok().and_then(|asset| asset.title.split(',').next());
+        title.unwrap_or(model).to_owned()
+    };
+    let name = |task: &TaskModel| {
+        let name = match task {
+            TaskModel::Analytic => format!("analytic head on {}", title(&encoder(plan)?.model)),
+            TaskModel::LanguageModel => {
+                format!("{} with a classification adapter", title(&options.model))
+            }
+        };
+        Ok((*task, name))
+    };
+    options.task.iter().map(name).collect()
+}
+
+/// What was measured of every task model and arm, over all sites and at each.
 fn arms(worth: &Worth) -> Vec<ArmReport> {
-    let of = |arm: Arm| {
+    let of = |(task, arm): (TaskModel, Arm)| {
         let mut total = Transfer::default();
         let mut sites = BTreeMap::new();
         for (site, transfer) in &worth.sites {
-            let (Some(correct), Some(accuracy)) = (transfer.correct.get(&arm), transfer.accuracy(arm)) else {
-                continue;
-            };
-            total.rows += transfer.rows;
-            *total.correct.entry(arm).or_default() += correct;
+            let Some(accuracy) = transfer.accuracy(task, arm) else { continue };
+            total.add(transfer);
             sites.insert(site.to_string(), accuracy);
         }
-        total.accuracy(arm).map(|accuracy| ArmReport { arm, rows: total.rows, accuracy, sites })
+        let rows = total.rows;
+        total.accuracy(task, arm).map(|accuracy| ArmReport { task, arm, rows, accuracy, sites })
     };
-    Arm::ALL.into_iter().filter_map(of).collect()
+    let all = TaskModel::ALL.into_iter().flat_map(|task| Arm::ALL.into_iter().map(move |arm| (task, arm)));
+    all.filter_map(of).collect()
 }
