@@ -96,22 +96,33 @@ def share(values):
     return f"{mean:.1f} ± {half:.1f}"
 
 
+def arms_table(reports, judged):
+    """The exact figures of one task model over the seeds: by arm, and of all records."""
+    print("| learnt from | texts | accuracy, % | against own records |\n|---|---|---|---|")
+    for arm, words in ARMS:
+        values = [one["arms"][arm] for one in judged if arm in one["arms"]]
+        if not values:
+            continue
+        gains = [one["arms"][arm] - one["arms"]["local"] for one in judged if arm in one["arms"]]
+        counts = [r["transfer"]["counts"].get(arm.removesuffix("-alone")) for r in reports]
+        texts = "" if arm == "local" else f"{statistics.mean(c for c in counts if c is not None):.0f}"
+        print(f"| {words} | {texts} | {share(values)} | {'' if arm == 'local' else share(gains)} |")
+    pooled = [one["pooled"] for one in judged]
+    gains = [one["pooled"] - one["arms"]["local"] for one in judged]
+    print(f"| all sites' records in one place | | {share(pooled)} | {share(gains)} |")
+
+
 def table(out):
     for (scenario, epsilon), reports in sorted(cells_in(out).items()):
         judged = [report["transfer"]["judged"] for report in reports]
         print(f"\n### {scenario}, epsilon {epsilon}: {len(reports)} seeds, {judged[0]['rows']} test records\n")
-        print("| learnt from | texts | accuracy, % | against own records |\n|---|---|---|---|")
-        for arm, words in ARMS:
-            values = [one["arms"][arm] for one in judged if arm in one["arms"]]
-            if not values:
-                continue
-            gains = [one["arms"][arm] - one["arms"]["local"] for one in judged if arm in one["arms"]]
-            counts = [r["transfer"]["counts"].get(arm.removesuffix("-alone")) for r in reports]
-            texts = "" if arm == "local" else f"{statistics.mean(c for c in counts if c is not None):.0f}"
-            print(f"| {words} | {texts} | {share(values)} | {'' if arm == 'local' else share(gains)} |")
-        pooled = [one["pooled"] for one in judged]
-        gains = [one["pooled"] - one["arms"]["local"] for one in judged]
-        print(f"| all sites' records in one place | | {share(pooled)} | {share(gains)} |")
+        arms_table(reports, judged)
+        # Of plans whose task names the language model too.
+        tuned = [(report, one["language_model"]) for report, one in zip(reports, judged) if one.get("language_model")]
+        if tuned:
+            name = tuned[0][0]["transfer"].get("names", {}).get("language-model", "language model")
+            print(f"\nThe same with another task model, {name}: {len(tuned)} seeds\n")
+            arms_table([report for report, _ in tuned], [one for _, one in tuned])
         near = [one["near_copies"] for one in judged]
         spent = [site["privacy"] for r in reports for site in r["sites"] if site.get("privacy")]
         seconds = {}

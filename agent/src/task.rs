@@ -5,7 +5,7 @@ pub mod fdkt;
 pub mod fedavg;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -45,6 +45,8 @@ pub struct Resources<'a> {
     /// The right to draw noise, for a task whose answer must be paid for; whoever draws takes it.
     purse: Mutex<Option<Purse>>,
     secure: Option<SecureRounds<'a>>,
+    /// The site's own folder of the run; it need not exist yet.
+    kept: Option<PathBuf>,
     /// Hears where long work is.
     told: Option<&'a (dyn Fn(&str) + Sync)>,
 }
@@ -57,7 +59,7 @@ impl<'a> Resources<'a> {
         owner: Option<&'a str>,
         device: DeviceChoice,
     ) -> Self {
-        Self { assets, cache, owner, device, purse: Mutex::new(None), secure: None, told: None }
+        Self { assets, cache, owner, device, purse: Mutex::new(None), secure: None, kept: None, told: None }
     }
 
     /// The same for a task that must pay.
@@ -87,6 +89,31 @@ impl<'a> Resources<'a> {
         if let Some(told) = self.told {
             told(what);
         }
+    }
+
+    /// With a folder for what a run leaves at the site, for the site alone.
+    #[must_use]
+    pub fn with_kept(self, kept: Option<PathBuf>) -> Self {
+        Self { kept, ..self }
+    }
+
+    /// The site's folder of the run for files of this name, made where it is missing. None outside of an agent's tasks.
+    ///
+    /// # Errors
+    /// [`AgentError::File`] where it cannot be made.
+    pub fn kept(&self, name: &str) -> Result<Option<PathBuf>, AgentError> {
+        let Some(kept) = &self.kept else { return Ok(None) };
+        std::fs::create_dir_all(kept).map_err(AgentError::file(kept))?;
+        Ok(Some(kept.join(name)))
+    }
+
+    /// Writes a file that stays at the site, in the place of an older one of its name.
+    ///
+    /// # Errors
+    /// [`AgentError::File`].
+    pub fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), AgentError> {
+        let Some(path) = self.kept(name)? else { return Ok(()) };
+        std::fs::write(&path, bytes).map_err(AgentError::file(&path))
     }
 
     /// With what secure sums need.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -301,6 +302,7 @@ impl Worker {
             let resources = Resources::new(&shared.assets, &config.cache, owner, config.device)
                 .with_purse(purse)
                 .with_secure(secure)
+                .with_kept(kept(&config.home, &task.run_id))
                 .with_told(Some(&tell));
             workload.perform(&assignment, &source, &resources, &|| cancel.is_cancelled())
         })
@@ -327,6 +329,13 @@ impl Worker {
 }
 
 /// What the task may ask of the ledger, for the very records it will read.
+/// The folder of what a run leaves at the site, for the site alone. None for a name that would lead elsewhere.
+fn kept(home: &Path, run_id: &str) -> Option<PathBuf> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let named = !run_id.is_empty() && run_id.len() <= 100 && run_id.bytes().all(plain);
+    named.then(|| home.join("runs").join(run_id))
+}
+
 fn purse(shared: &Shared, task: &Task, source: &Source, privacy: &PrivacySpec) -> Result<Purse, AgentError> {
     let dataset = dataset_name(&shared.config.home, &source.digest(&shared.assets)?)?;
     shared.budget.purse(&task.run_id, &task.plan_sha256, dataset, privacy)

@@ -11,7 +11,9 @@ use sheaf_data::Backbone;
 use crate::privacy::SignedStatement;
 
 pub use html::render;
-pub use transfer::{ArmReport, Judged, LlmUse, NearCopies, TransferReport, TransferSample};
+pub use transfer::{
+    ArmReport, Canaries, Judged, JudgedClassifiers, LlmUse, NearCopies, TransferReport, TransferSample,
+};
 
 /// Version of `report.json`.
 pub const SCHEMA: u32 = 1;

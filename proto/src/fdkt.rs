@@ -83,7 +83,7 @@ pub struct Votes {
 /// noise that a plan may have (0.3 units) among the most sites of a secure sum still is noise on integers (`LEAST_SCALE`).
 pub const VOTE_UNIT: i64 = 1 << 16;
 
-/// How a generator is tuned.
+/// How an adapter is tuned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {
@@ -134,6 +134,46 @@ pub struct TransferSpec {
     pub weight: u32,
     /// Which sets of texts the inputs are, in their order.
     pub texts: Vec<Texts>,
+    /// Which task models are trained and measured.
+    #[serde(default = "analytic")]
+    pub task: Vec<TaskModel>,
+    /// How [`TaskModel::LanguageModel`] is made, where it is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<ClassifierSpec>,
+}
+
+fn analytic() -> Vec<TaskModel> {
+    vec![TaskModel::Analytic]
+}
+
+/// What sites train on records and texts. None of it leaves a site, only how many test records it gets right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskModel {
+    /// The analytic head on the features of the schema's backbone.
+    Analytic,
+    /// A language model with an adapter and a head that puts texts into classes.
+    LanguageModel,
+}
+
+impl TaskModel {
+    /// All of them, in the order of reading.
+    pub const ALL: [Self; 2] = [Self::Analytic, Self::LanguageModel];
+}
+
+/// How a language model learns to put texts into the declared classes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassifierSpec {
+    /// The frozen model's name in the catalogue.
+    pub model: String,
+    /// SHA-256 of the model, 64 hexadecimal digits.
+    pub model_sha256: String,
+    /// The adapter that is tuned beside the head.
+    pub adapter: AdapterSpec,
+    /// Longer texts are cut, tokens.
+    pub max_tokens: usize,
+    /// How both are tuned.
+    pub tuning: Tuning,
 }
 
 /// A set of texts that sites learn from.
@@ -180,7 +220,7 @@ impl Texts {
     }
 }
 
-/// What a task model learns from. An arm that names texts learns from them and the site's own records, unless it says
+/// What a task model has learnt from. An arm that names texts learns from them and the site's own records, unless it says
 /// "alone".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -213,6 +253,11 @@ impl Arm {
         Self::FdktAlone,
     ];
 
+    /// Whether the site's own records are among what it learns from.
+    pub fn reads_records(self) -> bool {
+        Texts::ALL.into_iter().all(|texts| texts.alone() != self)
+    }
+
     /// The texts that it learns from, if any.
     pub fn texts(self) -> Option<Texts> {
         Texts::ALL.into_iter().find(|texts| texts.arm() == self || texts.alone() == self)
@@ -224,22 +269,38 @@ impl Arm {
 pub struct Transfer {
     /// Test records; 0 where there were too few to say anything.
     pub rows: u64,
-    /// How many of them a model puts into their class, by what it has learnt from.
-    pub correct: BTreeMap<Arm, u64>,
+    /// How many of them a model puts into their class, by what it is and by what it has learnt from.
+    pub correct: BTreeMap<TaskModel, BTreeMap<Arm, u64>>,
 }
 
 impl Transfer {
-    /// Adds what another site has measured of the same arms.
+    /// What models get right of so many test records.
+    pub fn of(rows: u64, right: impl IntoIterator<Item = ((TaskModel, Arm), u64)>) -> Self {
+        let mut transfer = Self { rows, ..Self::default() };
+        for ((task, arm), right) in right {
+            transfer.correct.entry(task).or_default().insert(arm, right);
+        }
+        transfer
+    }
+
+    /// How many test records a model gets right; none where it was not measured.
+    pub fn right(&self, task: TaskModel, arm: Arm) -> Option<u64> {
+        self.correct.get(&task)?.get(&arm).copied()
+    }
+
+    /// Adds what another site has measured of the same models.
     pub fn add(&mut self, other: &Self) {
         self.rows += other.rows;
-        for (arm, correct) in &other.correct {
-            *self.correct.entry(*arm).or_default() += correct;
+        for (task, arms) in &other.correct {
+            for (arm, correct) in arms {
+                *self.correct.entry(*task).or_default().entry(*arm).or_default() += correct;
+            }
         }
     }
 
-    /// Share of the test records that an arm's model puts into their class; none where it was not measured.
-    pub fn accuracy(&self, arm: Arm) -> Option<f64> {
-        let correct = *self.correct.get(&arm)?;
+    /// Share of the test records that a model puts into their class; none where it was not measured.
+    pub fn accuracy(&self, task: TaskModel, arm: Arm) -> Option<f64> {
+        let correct = self.right(task, arm)?;
         // Noise may find more right ones than there are records.
         (self.rows > 0).then(|| (correct.min(self.rows)) as f64 / self.rows as f64)
     }
@@ -249,3 +310,6 @@ impl Transfer {
 pub fn spoken(label: &str) -> String {
     label.split(['_', '-', ' ']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests;

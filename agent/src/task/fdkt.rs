@@ -1,6 +1,7 @@
 //! FDKT at the site: tune a generator on the site's texts, write texts with it, learn from the texts of all sites (spec:
 //! `sheaf_proto::fdkt`).
 
+pub mod classifier;
 mod secure;
 pub mod transfer;
 mod votes;
@@ -15,7 +16,9 @@ use sheaf_data::{Dataset, Source, Split};
 use sheaf_models::{LanguageModel, slm::generate, train::Encoded};
 use sheaf_proto::{
     afl::{RELEASE_METRICS, RELEASE_STATISTICS},
-    fdkt::{LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, VOTE, spoken},
+    fdkt::{
+        LABEL, Labelled, RELEASE_SYNTHETIC, SYNTHESISE, SynthesiseSpec, TRANSFER, TransferSpec, VOTE, spoken,
+    },
     fedavg::{Head, LoraSpec, Optimizer, RoundSpec, Training},
 };
 use sheaf_text::to_lines;
@@ -27,6 +30,8 @@ use crate::{
     models,
 };
 
+/// The folder of the generator's adapter among what stays at the site.
+const GENERATOR: &str = "generator";
 /// Texts written at a time.
 const BATCH: usize = 64;
 
@@ -40,9 +45,15 @@ impl Workload for Fdkt {
 
     fn models(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
         let mut named = Afl.models(assignment)?;
-        if assignment.phase == SYNTHESISE {
-            let spec: SynthesiseSpec = parse(&assignment.spec)?;
-            named.push(spec.model);
+        // A stage of a secure sum runs what its sum is of.
+        let phase = base(&assignment.phase);
+        match phase {
+            SYNTHESISE => named.push(parse::<SynthesiseSpec>(&assignment.spec)?.model),
+            TRANSFER => {
+                let spec: TransferSpec = parse(&assignment.spec)?;
+                named.extend(spec.classifier.map(|classifier| classifier.model));
+            }
+            _ => {}
         }
         Ok(named)
     }
@@ -77,6 +88,11 @@ impl Workload for Fdkt {
         };
         Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
     }
+}
+
+/// The phase that a stage of a secure sum belongs to, or the phase itself.
+fn base(phase: &str) -> &str {
+    sheaf_proto::secure::parse(phase).map_or(phase, |(base, _)| base)
 }
 
 /// The control code before a text of a class.
@@ -160,6 +176,9 @@ fn synthesise(
     };
     resources.tell("tuning");
     let (adapter, made) = lora::tuned(&round, &lora_spec, records, resources, cancelled)?;
+    if let Some(folder) = resources.kept(GENERATOR)? {
+        adapter.save(&folder, &spec.model)?;
+    }
     let texts = write(spec, &model, &adapter, &|what| resources.tell(what), cancelled)?;
     Ok((to_lines(&texts).map_err(|e| AgentError::Task(e.to_string()))?, made))
 }

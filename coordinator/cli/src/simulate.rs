@@ -2,6 +2,7 @@
 //! processes up to [`MAX_PROCESSES`] sites and tasks of this process beyond, over the same gRPC services with the
 //! same certificates either way.
 
+mod canaries;
 mod compare;
 mod federation;
 mod judge;
@@ -159,7 +160,8 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     if let Some(most) = plan.simulate.rows_per_site {
         sites.iter_mut().for_each(|site| fewer(&dataset, &plan.schema, site, most));
     }
-    let dataset = held_only(dataset, &mut sites, central_test);
+    let mut dataset = held_only(dataset, &mut sites, central_test);
+    canaries::plant(&mut dataset, &sites, plan.simulate.canaries)?;
     let rows =
         |site: &SiteRows, split| site.rows.iter().filter(|row| dataset.split()[**row] == split).count();
     let held = |split| sites.iter().map(|site| rows(site, split)).sum::<usize>();

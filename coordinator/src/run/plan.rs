@@ -92,6 +92,10 @@ pub struct SimulateSection {
     /// Most training rows that a site gets, drawn by the partition's rule; the others are nobody's.
     #[serde(default)]
     pub rows_per_site: Option<usize>,
+    /// Invented sentences with a secret, each in the place of one of a site's training records: what is released is searched for
+    /// their secrets. For workloads that release texts.
+    #[serde(default)]
+    pub canaries: usize,
     /// The `[llm]` of the simulation's coordinator; the embedded model when absent.
     #[serde(default)]
     pub llm: LlmConfig,
@@ -213,6 +217,12 @@ impl Plan {
         }
         if self.simulate.rows_per_site == Some(0) {
             return Err(Error::invalid("[simulate] rows_per_site must be at least 1"));
+        }
+        if self.simulate.canaries > 0 && run.workload != sheaf_proto::fdkt::WORKLOAD {
+            return Err(Error::invalid(format!(
+                "[simulate] canaries are searched for in texts that leave the sites; {} releases none",
+                run.workload
+            )));
         }
         self.simulate.llm.check().map_err(|e| Error::invalid(format!("[simulate] {e}")))?;
         self.schema.validate().map_err(|e| Error::invalid(format!("[schema] {e}")))?;

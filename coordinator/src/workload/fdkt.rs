@@ -26,7 +26,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sheaf_data::{Encoding, catalogue::Catalogue};
+use sheaf_data::Encoding;
 use sheaf_proto::{
     BlobId,
     afl::{RELEASE_METRICS, SumsSpec},
@@ -39,9 +39,12 @@ use sheaf_text::from_lines;
 use sheaf_transport::identity::SiteName;
 use tokio::runtime::Handle;
 
-pub use self::{filter::JudgeUse, options::FdktOptions};
+pub use self::{
+    filter::JudgeUse,
+    options::{ClassifierOptions, FdktOptions},
+};
 use self::{
-    options::{Generator, Synthesiser, classes, refuse},
+    options::{Generator, Synthesiser, classes},
     refine::{Contributions, Refined, declared, refine},
 };
 use super::{
@@ -218,13 +221,10 @@ fn pool_of(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Option<Pool
 
 fn ask_texts(context: &Context<'_>, options: &FdktOptions) -> Result<Next, Error> {
     let Generator { lora, control, tuning } = options.generator()?;
-    let model_sha256 = Catalogue::built_in()
-        .and_then(|catalogue| Ok(catalogue.model(&options.model)?.sha256()))
-        .map_err(|e| refuse(format!("model: {e}")))?;
     let spec = SynthesiseSpec {
         schema: context.plan.schema.clone(),
         model: options.model.clone(),
-        model_sha256,
+        model_sha256: options.model_sha256()?,
         adapter: lora.clone(),
         control: control.to_owned(),
         max_tokens: options.max_tokens,
@@ -279,7 +279,12 @@ fn ask_transfer(
         lambda: options.lambda,
         weight: options.private_weight,
         texts: sets.iter().map(|(texts, _)| *texts).collect(),
+        task: options.task.clone(),
+        classifier: options.classifier()?,
     };
+    if spec.models().is_empty() {
+        return Ok(Next::Publish);
+    }
     let inputs: Vec<BlobId> = sets.into_iter().map(|(_, blob)| blob).collect();
     if context.plan.run.secure_aggregation {
         return secure::ask_transfer(context, &spec, &inputs, (options, all));

@@ -1,6 +1,6 @@
 //! What sites measure of texts as a vector of a secure sum: adding vectors adds the counts.
 
-use super::{Arm, Transfer, TransferSpec};
+use super::{Arm, TaskModel, Transfer, TransferSpec};
 
 /// Why a sum is none of counts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,22 +27,29 @@ pub enum NoCounts {
 }
 
 impl TransferSpec {
-    /// What every site measures, in the order of the counts. What is private is measured of what a site would use and no more.
+    /// The arms that are counted. A model that has learnt from a record may be right or wrong on any number of test records for
+    /// that one record, which no noise on counts covers: under privacy there are the arms without a record alone.
     pub fn arms(&self) -> Vec<Arm> {
-        let alone = self.sums.privacy.is_none();
+        let exact = self.sums.privacy.is_none();
         let of_texts =
-            self.texts.iter().flat_map(|texts| [Some(texts.arm()), alone.then_some(texts.alone())]);
-        std::iter::once(Some(Arm::Local)).chain(of_texts).flatten().collect()
+            self.texts.iter().flat_map(|texts| [exact.then_some(texts.arm()), Some(texts.alone())]);
+        std::iter::once(exact.then_some(Arm::Local)).chain(of_texts).flatten().collect()
+    }
+
+    /// The models that are counted, in the order of the counts.
+    pub fn models(&self) -> Vec<(TaskModel, Arm)> {
+        let arms = self.arms();
+        self.task.iter().flat_map(|task| arms.iter().map(|arm| (*task, *arm))).collect()
     }
 
     /// Numbers in a secure sum of what is measured.
     pub fn vector_len(&self) -> usize {
-        1 + self.arms().len()
+        1 + self.models().len()
     }
 
-    /// Test records, then how many of them each arm's model gets right; zeros where nothing was measured.
+    /// Test records, then how many of them each model gets right; zeros where nothing was measured.
     pub fn to_vector(&self, measured: &Transfer) -> Vec<i64> {
-        let right = self.arms().into_iter().map(|arm| measured.correct.get(&arm).copied().unwrap_or(0));
+        let right = self.models().into_iter().map(|(task, arm)| measured.right(task, arm).unwrap_or(0));
         // Counts of records are far below 2^63.
         std::iter::once(measured.rows).chain(right).map(|count| count as i64).collect()
     }
@@ -64,7 +71,7 @@ impl TransferSpec {
         if let Some(correct) = correct.clone().find(|correct| exact && *correct > rows) {
             return Err(NoCounts::TooMany { correct, rows });
         }
-        Ok(Transfer { rows, correct: self.arms().into_iter().zip(correct).collect() })
+        Ok(Transfer::of(rows, self.models().into_iter().zip(correct)))
     }
 }
 
@@ -87,16 +94,22 @@ mod tests {
             bias: false,
         };
         let sums = SumsSpec { schema: Schema::default(), encoding, features, privacy };
-        TransferSpec { sums, lambda: 1.0, weight: 4, texts: vec![Texts::Synthetic, Texts::Fdkt] }
+        let texts = vec![Texts::Synthetic, Texts::Fdkt];
+        TransferSpec {
+            sums,
+            lambda: 1.0,
+            weight: 4,
+            texts,
+            task: vec![TaskModel::Analytic],
+            classifier: None,
+        }
     }
 
     #[test]
     fn adding_vectors_adds_what_sites_have_measured() {
         let spec = spec(None);
-        let measured = |rows, right: u64| Transfer {
-            rows,
-            correct: spec.arms().into_iter().enumerate().map(|(at, arm)| (arm, right + at as u64)).collect(),
-        };
+        let spec = TransferSpec { task: TaskModel::ALL.to_vec(), ..spec };
+        let measured = |rows, right: u64| Transfer::of(rows, spec.models().into_iter().zip(right..));
         let (a, b) = (measured(30, 20), measured(12, 3));
         let sites = [&a, &b, &Transfer::default()].map(|measured| spec.to_vector(measured));
         let mut sum = vec![0; spec.vector_len()];
@@ -116,7 +129,11 @@ mod tests {
         let event = Event::Laplace { scale: Scale::new(1.0).unwrap(), count: 1 };
         let delta = Delta::new(1e-4).unwrap();
         let noised = spec(Some(PrivacySpec { unit: "row".to_owned(), delta, event, training: None }));
-        assert_eq!(noised.arms(), [Arm::Local, Arm::Synthetic, Arm::Fdkt], "no arm that no site would use");
-        assert!(noised.from_vector(&[5, 1, 6, 1]).is_ok(), "noise may find more right ones");
+        assert_eq!(
+            noised.arms(),
+            [Arm::SyntheticAlone, Arm::FdktAlone],
+            "no arm that has learnt from a record"
+        );
+        assert!(noised.from_vector(&[5, 1, 6]).is_ok(), "noise may find more right ones");
     }
 }

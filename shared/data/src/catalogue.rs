@@ -30,8 +30,22 @@ pub struct Asset {
     pub citation: String,
     /// The `kind` of source that reads it.
     pub kind: Kind,
+    /// How its CSV files are laid out, where they have no header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
     /// Its files.
     pub files: Vec<AssetFile>,
+}
+
+/// CSV files of texts without a header.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// What its columns are, as a header would name them; a name that texts do not have is left aside.
+    pub columns: Vec<String>,
+    /// What the labels 1, 2 ... stand for; labels are taken as they are where there are no names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
 }
 
 /// The kind of source that reads an asset, or that it is a model.

@@ -220,7 +220,7 @@ impl Source {
         match self {
             Self::Table { path, .. } => table::read(required(path.as_ref(), "path")?, schema),
             Self::Text { path, .. } => {
-                text::read(&[(required(path.as_ref(), "path")?.clone(), None)], schema)
+                text::read(&[(required(path.as_ref(), "path")?.clone(), None)], None, schema)
             }
             Self::Cifar { train, test, .. } => cifar::read(train, test, schema),
             Self::Images { index, pack, size, .. } => {
@@ -257,7 +257,9 @@ impl Source {
         if self.has_paths() {
             return Err(DataError::Source(format!("asset {id} and paths are both given; keep one of them")));
         }
-        let kind = Catalogue::built_in()?.find(id)?.kind;
+        let catalogue = Catalogue::built_in()?;
+        let asset = catalogue.find(id)?;
+        let kind = asset.kind;
         if kind == Kind::Model {
             return Err(DataError::Source(format!("asset {id} is a model, not a data set")));
         }
@@ -280,7 +282,7 @@ impl Source {
                 .into_iter()
                 .flat_map(|(role, split)| files.paths(role).into_iter().map(move |path| (path, split)))
                 .collect();
-                return text::read(&texts, schema);
+                return text::read(&texts, asset.layout.as_ref(), schema);
             }
             Self::Features { .. } => Self::Features {
                 train: one(Role::Train),

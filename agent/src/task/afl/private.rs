@@ -8,13 +8,14 @@
 //! `G` by at most `R^2 2^2s` and `B 2^s` by at most `R 2^2s`: together `sqrt(R^4 + R^2) 2^2s` in L2. A unit of m rows counts as
 //! their mean, rounded towards zero, which no entry grows by; so it moves no more than one row. What must be known of the rows
 //! beforehand (classes, ranges) is declared in the plan and not taken from them. Test rows: a unit of m rows adds 1 / m to the
-//! count of each, rounded down: at most 1 in L1 for every model that is measured.
+//! count of each, rounded down: at most 1 in L1 for every count that a row may be in.
 //!
 //! **Source.** docs/privacy.md; Dwork et al. 2014 ("Analyze Gauss") for noise on a Gram matrix.
 //!
-//! **Test.** `private/tests.rs`: neighbours differ by at most the bound, for rows and for units.
+//! **Test.** `private/tests.rs`, and `fdkt/transfer/tests.rs` for counts: neighbours differ by at most the bound, for rows and for
+//! units.
 
-use sheaf_analytic::{Featurizer, GramAccumulator, Normalize, SumsShape, Weights, metrics::Confusion};
+use sheaf_analytic::{Featurizer, GramAccumulator, Normalize, SumsShape, metrics::Confusion};
 use sheaf_data::{Dataset, Split};
 use sheaf_privacy::mechanism::{self, MechanismError, Sensitivity};
 use sheaf_proto::{
@@ -165,36 +166,45 @@ pub(super) fn share(
     })
 }
 
-/// What is counted of the confusion matrices of some rows, each row at most once in each of `most` counts.
+/// Counts of rows of these numbers.
+type CountsOf<'a> = dyn Fn(&[usize]) -> Result<Vec<u64>, AgentError> + 'a;
+
+/// What is counted of some rows, each row at most once in each of `most` counts.
 pub(in crate::task) struct Counting<'a> {
-    pub(in crate::task) of: &'a dyn Fn(&[Confusion]) -> Vec<u64>,
+    pub(in crate::task) of: &'a CountsOf<'a>,
     pub(in crate::task) most: usize,
+}
+
+impl Counting<'_> {
+    /// What one unit may move of [`Self::exact`], in L1.
+    pub(in crate::task) const fn sensitivity(&self) -> i64 {
+        COUNT * self.most as i64
+    }
+
+    /// The counts of a data set's test rows without noise, on the grid that the noise is drawn on.
+    pub(in crate::task) fn exact(&self, unit: &str, dataset: &Dataset) -> Result<Vec<i64>, AgentError> {
+        let (single, several) = by_size(dataset, unit, Split::Test)?;
+        let mut counts: Vec<i64> =
+            (self.of)(&single)?.into_iter().map(|count| count as i64 * COUNT).collect();
+        for rows in &several {
+            // A unit weighs as one row, whatever it has.
+            let share = COUNT / rows.len() as i64;
+            counts.iter_mut().zip((self.of)(rows)?).for_each(|(sum, count)| *sum += count as i64 * share);
+        }
+        Ok(counts)
+    }
 }
 
 /// Counts of how models do on a data set's test rows, with noise on each. The noise grows with the number of counts that a row
 /// may be in.
 pub(in crate::task) fn noised_counts(
-    spec: &SumsSpec,
     privacy: &PrivacySpec,
-    (models, counting): (&[Weights], &Counting<'_>),
+    counting: &Counting<'_>,
     dataset: &Dataset,
     purse: Purse,
-    cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<u64>, Made), AgentError> {
-    let (single, several) = by_size(dataset, &privacy.unit, Split::Test)?;
-    let counted = |rows: &[usize]| -> Result<Vec<u64>, AgentError> {
-        let matrix = |model: &Weights| {
-            measure_with(spec, model, (dataset, rows), |_| {}, cancelled).map(|(matrix, ..)| matrix)
-        };
-        Ok((counting.of)(&models.iter().map(matrix).collect::<Result<Vec<_>, _>>()?))
-    };
-    let mut counts: Vec<i64> = counted(&single)?.into_iter().map(|count| count as i64 * COUNT).collect();
-    for rows in &several {
-        // A unit weighs as one row, whatever it has.
-        let share = COUNT / rows.len() as i64;
-        counts.iter_mut().zip(counted(rows)?).for_each(|(sum, count)| *sum += count as i64 * share);
-    }
-    let bound = Sensitivity::new((COUNT * counting.most as i64) as f64).map_err(noise)?;
+    let counts = counting.exact(&privacy.unit, dataset)?;
+    let bound = Sensitivity::new(counting.sensitivity() as f64).map_err(noise)?;
     let (noised, made) =
         purse.draw(privacy, |token| mechanism::discrete_laplace(&counts, bound, token).map_err(noise))?;
     let whole = |count: i64| (count + COUNT / 2).div_euclid(COUNT).max(0) as u64;
@@ -210,11 +220,14 @@ pub(super) fn evaluate(
     purse: Purse,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Evaluation, Made), AgentError> {
-    let weights = [weights_of(&spec.sums, model)?];
-    let all = |matrices: &[Confusion]| matrices.iter().flat_map(|m| m.counts().to_vec()).collect();
-    let counting = Counting { of: &all, most: 1 };
-    let (counts, made) =
-        noised_counts(&spec.sums, privacy, (&weights, &counting), &opened.dataset, purse, cancelled)?;
+    let weights = weights_of(&spec.sums, model)?;
+    let matrix = |rows: &[usize]| {
+        let (matrix, ..) = measure_with(&spec.sums, &weights, (&opened.dataset, rows), |_| {}, cancelled)?;
+        Ok(matrix.counts().to_vec())
+    };
+    // A row is in one cell of the matrix.
+    let counting = Counting { of: &matrix, most: 1 };
+    let (counts, made) = noised_counts(privacy, &counting, &opened.dataset, purse)?;
     let confusion = Confusion::from_counts(spec.sums.encoding.classes.len(), counts)?;
     let evaluation = Evaluation {
         train_rows: 0,

@@ -14,7 +14,7 @@ use sheaf_models::{
     weights::HostTensor,
 };
 use sheaf_proto::fedavg::{
-    LoraSpec, Measured, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update,
+    AdapterSpec, LoraSpec, Measured, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update,
 };
 
 use crate::{egress::Made, error::AgentError, models, task::Resources};
@@ -46,6 +46,17 @@ fn examples(dataset: &Dataset, split: Split) -> Result<Vec<Example>, AgentError>
     Ok(dialogues.into_iter().map(example).collect())
 }
 
+/// An adapter's options as the model reads them.
+pub(in crate::task) fn config(spec: &AdapterSpec) -> LoraConfig {
+    LoraConfig {
+        rank: spec.rank,
+        alpha: spec.alpha,
+        dropout: spec.dropout,
+        targets: spec.targets.clone(),
+        layers: spec.layers,
+    }
+}
+
 /// The adapter that a round begins with: the last round's, or one drawn from the seed, which is the same at every site.
 fn adapter(
     lora: &LoraSpec,
@@ -53,14 +64,7 @@ fn adapter(
     model: &LanguageModel,
     seed: u64,
 ) -> Result<Adapter, AgentError> {
-    let spec = &lora.adapter;
-    let config = LoraConfig {
-        rank: spec.rank,
-        alpha: spec.alpha,
-        dropout: spec.dropout,
-        targets: spec.targets.clone(),
-        layers: spec.layers,
-    };
+    let config = config(&lora.adapter);
     let Some(input) = input else {
         return Adapter::new(model, &config, seed).map_err(model_error);
     };

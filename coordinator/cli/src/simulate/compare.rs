@@ -32,8 +32,11 @@ pub(super) async fn compare(
     steps: &mut Steps,
 ) -> Result<Compared> {
     if plan.run.workload == FDKT {
-        steps.at("measuring with all records what the texts are worth", 0, 0, false);
-        let judged = tokio::task::block_in_place(|| judge::judge(&cli.assets(), plan, prepared, out))?;
+        let said = read_report(out)?.transfer.map(|transfer| transfer.arms).unwrap_or_default();
+        let judged = tokio::task::block_in_place(|| {
+            let mut tell = |what: &str, done, of| steps.at(what, done, of, false);
+            judge::judge(&cli.assets(), plan, prepared, (out, &said), &mut tell)
+        })?;
         let attached = AttachedEvaluation { judged: Some(judged), ..AttachedEvaluation::default() };
         return Ok(Compared { attached, ..Compared::default() });
     }
@@ -57,15 +60,20 @@ pub(super) async fn compare(
     })
 }
 
+/// The report as it was fetched.
+fn read_report(out: &Path) -> Result<Report> {
+    let path = out.join("report.json");
+    let text = fs::read(&path).with_context(|| path.display().to_string())?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
 /// The parameters of the rounds that the plan wants measured.
 async fn measured_rounds(plan: &Plan, operator: &mut Operator, out: &Path) -> Result<Vec<(u32, Vec<u8>)>> {
     if plan.run.workload != FEDAVG {
         return Ok(Vec::new());
     }
     let options = FedavgOptions::of(plan)?;
-    let path = out.join("report.json");
-    let text = fs::read(&path).with_context(|| path.display().to_string())?;
-    let report: Report = serde_json::from_slice(&text)?;
+    let report = read_report(out)?;
     let file = out.join("round.safetensors");
     let mut rounds = Vec::new();
     for round in report.rounds.iter().filter(|round| options.is_measured(round.round)) {

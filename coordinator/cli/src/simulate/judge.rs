@@ -1,24 +1,26 @@
 //! What a simulation alone can say of exchanged texts, since it has all private records: exact figures of every arm, the model of
 //! all records in one place, and what the released texts repeat of private ones. Nothing of it is a part of a deployment.
 
+mod classifiers;
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use sheaf_agent::task::{Resources, afl, fdkt::transfer};
 use sheaf_analytic::{Sums, SumsShape, solve};
 use sheaf_coordinator::{
-    report::{Judged, NearCopies},
+    report::{ArmReport, Judged, NearCopies},
     run::plan::Plan,
     workload::fdkt::FdktOptions,
 };
 use sheaf_data::{AssetStore, Dataset, Encoding, Split};
 use sheaf_proto::{
     afl::SumsSpec,
-    fdkt::{Arm, Texts, Transfer, TransferSpec},
+    fdkt::{Arm, TaskModel, Texts, Transfer, TransferSpec},
 };
 use sheaf_text::{from_lines, overlap::RunIndex};
 
-use super::{DEVICE, Prepared, workspace};
+use super::{DEVICE, Prepared, canaries, workspace};
 
 /// From so many words in a row on, a text repeats a record.
 const NEAR_COPY: usize = 20;
@@ -29,46 +31,76 @@ fn never() -> bool {
     false
 }
 
-/// Judges the texts in the report's folder.
-pub(super) fn judge(assets: &AssetStore, plan: &Plan, prepared: &Prepared, out: &Path) -> Result<Judged> {
+/// Judges the texts in the report's folder. `said` is what the sites have said; `tell` hears what is done now, and how much of how
+/// much is.
+pub(super) fn judge(
+    assets: &AssetStore,
+    plan: &Plan,
+    prepared: &Prepared,
+    (out, said): (&Path, &[ArmReport]),
+    tell: &mut dyn FnMut(&str, u64, u64),
+) -> Result<Judged> {
+    tell("measuring with all records what the texts are worth", 0, 0);
     let options = FdktOptions::of(plan)?;
     let encoding = Encoding::declared(&plan.schema)?.context("the plan declares no classes")?;
     let features = options.afl().features(encoding.input_dim());
     let sums = SumsSpec { schema: plan.schema.clone(), encoding, features, privacy: None };
     let cache = workspace::cache(assets);
     let resources = Resources::new(assets, &cache, None, DEVICE);
-    let mut spec =
-        TransferSpec { sums, lambda: options.lambda, weight: options.private_weight, texts: Vec::new() };
-    let mut sets = Vec::new();
+    let mut spec = TransferSpec {
+        sums,
+        lambda: options.lambda,
+        weight: options.private_weight,
+        texts: Vec::new(),
+        task: options.task.clone(),
+        classifier: options.classifier()?,
+    };
+    let (mut sets, mut written) = (Vec::new(), Vec::new());
     for texts in Texts::ALL {
         let path = out.join(format!("texts-{}.jsonl", texts.name()));
         if path.exists() {
             let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
             if !bytes.is_empty() {
                 sets.push(transfer::read(&bytes, &spec.sums, &resources, &never)?);
+                written.push(from_lines(&bytes).with_context(|| path.display().to_string())?);
                 spec.texts.push(texts);
             }
         }
     }
     let (arms, rows) = arms(&spec, prepared, &sets)?;
-    Ok(Judged { rows, arms, pooled: pooled(&spec, prepared)?, near_copies: near_copies(prepared, out)? })
+    let pooled = pooled(&spec, prepared)?;
+    let language_model = match &spec.classifier {
+        Some(how) => {
+            let known = classifiers::exact(said, plan.privacy.is_some(), rows);
+            Some(classifiers::judge((&spec, how), prepared, &written, known, &resources, tell)?)
+        }
+        None => None,
+    };
+    let released = released(prepared, out)?;
+    let each = plan.simulate.canaries;
+    let canaries =
+        (each > 0).then(|| canaries::searched(&prepared.sites, each, released.iter().map(String::as_str)));
+    let near_copies = near_copies(prepared, &released)?;
+    Ok(Judged { rows, arms, pooled, language_model, near_copies, canaries })
 }
 
-/// Every site's task models on its own test records, all sites together.
+/// Every site's analytic heads on its own test records, all sites together.
 fn arms(spec: &TransferSpec, prepared: &Prepared, sets: &[Dataset]) -> Result<(BTreeMap<Arm, f64>, u64)> {
     let mut total = Transfer::default();
     for site in &prepared.sites {
         let own = prepared.inputs().subset(&site.rows);
-        let (arms, weights): (Vec<_>, Vec<_>) =
-            transfer::models(spec, &own, sets, true, &never)?.into_iter().unzip();
-        let measured = transfer::measured(&spec.sums, &arms, &weights, &own, &never)?;
-        total.add(&measured);
+        let heads = transfer::heads(spec, &own, sets, &never)?;
+        total.add(&transfer::measured(&spec.sums, heads, &own, &never)?);
     }
-    let arms = total.correct.keys().filter_map(|arm| Some((*arm, total.accuracy(*arm)?))).collect();
-    Ok((arms, total.rows))
+    Ok((shares(&total, TaskModel::Analytic), total.rows))
 }
 
-/// One model of all sites' training records, on the same test records.
+/// The accuracies of a task model's arms.
+fn shares(total: &Transfer, task: TaskModel) -> BTreeMap<Arm, f64> {
+    Arm::ALL.into_iter().filter_map(|arm| Some((arm, total.accuracy(task, arm)?))).collect()
+}
+
+/// One analytic head of all sites' training records, on the same test records.
 fn pooled(spec: &TransferSpec, prepared: &Prepared) -> Result<f64> {
     let shape = SumsShape::of(&spec.sums.features, spec.sums.encoding.classes.len());
     let mut sums = Sums::zero(shape.dim, shape.classes, shape.bits);
@@ -77,33 +109,40 @@ fn pooled(spec: &TransferSpec, prepared: &Prepared) -> Result<f64> {
     for site in &sites {
         sums.add(&afl::sums(&spec.sums, site, &never)?)?;
     }
-    let weights = [solve(&sums, spec.lambda)?];
+    let weights = solve(&sums, spec.lambda)?;
     let mut total = Transfer::default();
     for site in &sites {
-        let measured = transfer::measured(&spec.sums, &[Arm::Local], &weights, site, &never)?;
-        total.add(&measured);
+        total.add(&transfer::measured(&spec.sums, vec![(Arm::Local, weights.clone())], site, &never)?);
     }
-    Ok(total.accuracy(Arm::Local).unwrap_or(0.0))
+    Ok(total.accuracy(TaskModel::Analytic, Arm::Local).unwrap_or(0.0))
+}
+
+/// The texts that left the sites.
+fn released(prepared: &Prepared, out: &Path) -> Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for site in &prepared.sites {
+        let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
+        // A site that left the run has none.
+        let Ok(lines) = fs::read(&path) else { continue };
+        let lines = from_lines(&lines).with_context(|| path.display().to_string())?;
+        texts.extend(lines.into_iter().map(|line| line.text));
+    }
+    Ok(texts)
 }
 
 /// Words in a row that texts which left a site share with any site's training records.
-fn near_copies(prepared: &Prepared, out: &Path) -> Result<NearCopies> {
+fn near_copies(prepared: &Prepared, released: &[String]) -> Result<NearCopies> {
     let mut records = Vec::new();
     for site in &prepared.sites {
         let own = prepared.site_data(site);
         records.extend(own.rows(Split::Train).into_iter().filter_map(|row| own.text(row).map(str::to_owned)));
     }
     let index = RunIndex::new(&records, SHORTEST_RUN)?;
-    let mut near = NearCopies { texts: 0, longest_run: 0, words: NEAR_COPY, found: 0 };
-    for site in &prepared.sites {
-        let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
-        let Ok(lines) = fs::read(&path) else { continue };
-        for released in from_lines(&lines).with_context(|| path.display().to_string())? {
-            let longest = index.longest(&released.text).map_or(0, |(_, run)| run.len);
-            near.texts += 1;
-            near.longest_run = near.longest_run.max(longest);
-            near.found += usize::from(longest >= NEAR_COPY);
-        }
+    let mut near = NearCopies { texts: released.len(), longest_run: 0, words: NEAR_COPY, found: 0 };
+    for text in released {
+        let longest = index.longest(text).map_or(0, |(_, run)| run.len);
+        near.longest_run = near.longest_run.max(longest);
+        near.found += usize::from(longest >= NEAR_COPY);
     }
     Ok(near)
 }

@@ -5,10 +5,13 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use sheaf_coordinator::{
-    report::{Judged, Report, RoundReport},
+    report::{Canaries, Judged, Report, RoundReport, TransferReport},
     run::plan::Plan,
 };
-use sheaf_proto::{fdkt::Arm, v1::AttachEvaluationRequest};
+use sheaf_proto::{
+    fdkt::{Arm, TaskModel},
+    v1::AttachEvaluationRequest,
+};
 
 use super::{
     Federation, Prepared, Workspace,
@@ -156,13 +159,11 @@ const fn arm_words(arm: Arm) -> &'static str {
     }
 }
 
-fn print_transfer(report: &Report) {
-    let Some(transfer) = &report.transfer else { return };
+/// The arms of one task model.
+fn print_arms(transfer: &TransferReport, task: TaskModel) {
     let mut table = output::table(&["learnt from", "texts", "measured", "exact"], &[1, 2, 3]);
-    let judged = transfer.judged.as_ref();
     for arm in Arm::ALL {
-        let measured = transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy);
-        let exact = judged.and_then(|judged| judged.arms.get(&arm)).copied();
+        let (measured, exact) = (transfer.said(task, arm), transfer.exact(task, arm));
         if measured.is_none() && exact.is_none() {
             continue;
         }
@@ -174,16 +175,24 @@ fn print_transfer(report: &Report) {
             percent(exact),
         ]);
     }
-    if let Some(judged) = judged {
+    if let Some(pooled) = transfer.judged.as_ref().and_then(|judged| judged.pooled(task)) {
         table.add_row(vec![
             "all sites' records in one place".to_owned(),
             String::new(),
             String::new(),
-            percent(Some(judged.pooled)),
+            percent(Some(pooled)),
         ]);
     }
+    say!("Task model: {}.", transfer.name(task));
     say!("{table}");
-    if let Some(Judged { near_copies: near, rows, .. }) = judged {
+}
+
+fn print_transfer(report: &Report) {
+    let Some(transfer) = &report.transfer else { return };
+    for task in transfer.tasks() {
+        print_arms(transfer, task);
+    }
+    if let Some(Judged { near_copies: near, rows, canaries, .. }) = &transfer.judged {
         say!(
             "\"measured\" is what the sites say, with noise where it is paid for; \"exact\" is known here alone, on {rows} test \
              records."
@@ -195,6 +204,12 @@ fn print_transfer(report: &Report) {
                 near.found,
                 near.words,
                 near.longest_run
+            );
+        }
+        if let Some(Canaries { planted, words, found, longest_run }) = canaries {
+            say!(
+                "Of {planted} planted secrets of {words} words {found} stand in a released text; the most that one has of a secret \
+                 is {longest_run} in a row."
             );
         }
     }

@@ -1,10 +1,10 @@
 //! Exchanged texts: what each arm is worth, what was dropped on the way, what the texts say, what they give away.
 
-use sheaf_proto::fdkt::{Arm, Texts};
+use sheaf_proto::fdkt::{Arm, TaskModel, Texts};
 
 use super::markup::Escaped;
 use super::quantity::{count, counted, duration, percent, percent_or_missing, points};
-use crate::report::{Judged, LlmUse, TransferReport, TransferSample};
+use crate::report::{Canaries, Judged, LlmUse, TransferReport, TransferSample};
 
 /// What models of an arm have learnt from.
 pub(super) const fn words(arm: Arm) -> &'static str {
@@ -19,55 +19,58 @@ pub(super) const fn words(arm: Arm) -> &'static str {
     }
 }
 
-/// The arm's accuracy: exact where that is known, else as the sites say it.
-pub(super) fn accuracy(transfer: &TransferReport, arm: Arm) -> Option<f64> {
-    let exact = transfer.judged.as_ref().and_then(|judged| judged.arms.get(&arm)).copied();
-    exact.or_else(|| transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy))
+/// The accuracy of a task model's arm: exact where that is known, else as the sites say it.
+fn accuracy(transfer: &TransferReport, task: TaskModel, arm: Arm) -> Option<f64> {
+    transfer.exact(task, arm).or_else(|| transfer.said(task, arm))
 }
 
 pub(super) fn write(out: &mut String, transfer: &TransferReport) {
-    write_arms(out, transfer);
+    if transfer.tasks().is_empty() {
+        put!(out, "<p class=\"quiet\">What the texts are worth was not measured in this run.</p>\n");
+    }
+    for task in transfer.tasks() {
+        write_arms(out, transfer, task);
+    }
     if let Some(judged) = &transfer.judged {
         write_copies(out, judged);
+        if let Some(canaries) = &judged.canaries {
+            write_canaries(out, canaries);
+        }
     }
     write_samples(out, &transfer.samples);
     write_funnels(out, transfer);
     write_makers(out, transfer);
 }
 
-fn write_arms(out: &mut String, transfer: &TransferReport) {
-    let judged = transfer.judged.as_ref();
-    if transfer.arms.is_empty() && judged.is_none() {
-        put!(out, "<p class=\"quiet\">What the texts are worth was not measured in this run.</p>\n");
-        return;
-    }
+fn write_arms(out: &mut String, transfer: &TransferReport, task: TaskModel) {
     put!(
         out,
-        "<div class=\"scroll\"><table class=\"scores\">\n<caption>Task models by what they have learnt from, on the sites’ own \
-         test records. “Said by the sites” carries the noise that it was paid for with; “exact” was measured with all records \
-         at hand, which only a simulation has.</caption>\n<thead><tr><th scope=\"col\">Learnt from</th>\
+        "<div class=\"scroll\"><table class=\"scores\">\n<caption>Task model: {}. By what it has learnt from, on the sites’ own \
+         test records. “Said by the sites” carries the noise that it was paid for with; under privacy nothing is said of models \
+         that have learnt from records, and every site has its own figures in its folder of the run. “Exact” was measured with all \
+         records at hand, which only a simulation has.</caption>\n<thead><tr><th scope=\"col\">Learnt from</th>\
          <th scope=\"col\" class=\"num\">Texts</th><th scope=\"col\" class=\"num\">Said by the sites</th>\
          <th scope=\"col\" class=\"num\">Exact</th><th scope=\"col\" class=\"num\">Against own records</th></tr></thead>\n\
-         <tbody>\n"
+         <tbody>\n",
+        Escaped(transfer.name(task))
     );
-    let local = accuracy(transfer, Arm::Local);
+    let local = accuracy(transfer, task, Arm::Local);
     for arm in Arm::ALL {
-        let said = transfer.arms.iter().find(|report| report.arm == arm).map(|report| report.accuracy);
-        let exact = judged.and_then(|judged| judged.arms.get(&arm)).copied();
+        let (said, exact) = (transfer.said(task, arm), transfer.exact(task, arm));
         if said.is_none() && exact.is_none() {
             continue;
         }
         let texts =
             arm.texts().and_then(|texts| transfer.counts.get(&texts)).map(|texts| count(*texts as u64));
-        let gain = match (arm, accuracy(transfer, arm), local) {
+        let gain = match (arm, accuracy(transfer, task, arm), local) {
             (Arm::Local, ..) | (_, None, _) | (.., None) => String::new(),
             (_, Some(this), Some(local)) => points(this - local),
         };
         row(out, words(arm), [texts.unwrap_or_default(), cell(said), cell(exact), gain]);
     }
-    if let Some(judged) = judged {
-        let gain = local.map(|local| points(judged.pooled - local)).unwrap_or_default();
-        let cells = [String::new(), String::new(), percent(judged.pooled, 1), gain];
+    if let Some(pooled) = transfer.judged.as_ref().and_then(|judged| judged.pooled(task)) {
+        let gain = local.map(|local| points(pooled - local)).unwrap_or_default();
+        let cells = [String::new(), String::new(), percent(pooled, 1), gain];
         row(out, "Records of all sites in one place (bound)", cells);
     }
     put!(out, "</tbody>\n</table></div>\n");
@@ -100,6 +103,19 @@ fn write_copies(out: &mut String, judged: &Judged) {
         if near.found == 1 { "s" } else { "" },
         near.words,
         Escaped(&counted(near.longest_run, "word", "words"))
+    );
+}
+
+fn write_canaries(out: &mut String, canaries: &Canaries) {
+    put!(
+        out,
+        "<p>{} with a secret of {} words stood among the sites’ training records, one in the place of a record. <strong>{}</strong> \
+         of the secrets {} in a text that left a site; the most that one has of a secret is {} in a row.</p>\n",
+        Escaped(&counted(canaries.planted, "invented sentence", "invented sentences")),
+        canaries.words,
+        count(canaries.found as u64),
+        if canaries.found == 1 { "stands" } else { "stand" },
+        Escaped(&counted(canaries.longest_run, "word", "words"))
     );
 }
 
@@ -195,18 +211,27 @@ fn write_makers(out: &mut String, transfer: &TransferReport) {
 /// The figures at the top: of the run's main arm, of records alone, and the bound.
 pub(super) fn tiles(transfer: &TransferReport) -> [(&'static str, &'static str, String, String); 3] {
     let main = Texts::ALL.into_iter().rev().find(|texts| transfer.counts.contains_key(texts));
-    let (local, best) =
-        (accuracy(transfer, Arm::Local), main.and_then(|texts| accuracy(transfer, texts.arm())));
+    // Of the first task model: the same one in all three.
+    let task = transfer.tasks().first().copied().unwrap_or(TaskModel::Analytic);
+    let accuracy = |arm| accuracy(transfer, task, arm);
+    let local = accuracy(Arm::Local);
+    let with_records = main.and_then(|texts| accuracy(texts.arm()));
+    let best = with_records.or_else(|| main.and_then(|texts| accuracy(texts.alone())));
     let gain = match (best, local) {
         (Some(best), Some(local)) => format!("{} points against own records", points(best - local)),
-        _ => "not measured in this run".to_owned(),
+        (Some(_), None) => "learnt from texts alone, at the sites’ test records".to_owned(),
+        (None, _) => "not measured in this run".to_owned(),
     };
-    let bound = transfer.judged.as_ref().map(|judged| judged.pooled);
+    let own = if local.is_some() { "a task model at each site" } else { "stays at the sites" };
+    let bound = transfer.judged.as_ref().and_then(|judged| judged.pooled(task));
     let known =
         if bound.is_some() { "all records in one place, to compare" } else { "known in simulations alone" };
     [
         ("federated", "With exchanged texts", percent_or_missing(best, 1), gain),
-        ("local", "Own records alone", percent_or_missing(local, 1), "a task model at each site".to_owned()),
+        ("local", "Own records alone", percent_or_missing(local, 1), own.to_owned()),
         ("pooled", "Pooled records", percent_or_missing(bound, 1), known.to_owned()),
     ]
 }
+
+#[cfg(test)]
+mod tests;

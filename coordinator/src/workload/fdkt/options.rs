@@ -1,12 +1,16 @@
 //! `[fdkt]` of a plan.
 
+mod classifier;
+
 use serde::{Deserialize, Serialize};
 use sheaf_data::Backbone;
 use sheaf_proto::{
-    fdkt::{LABEL, Sampling, Texts, Tuning, spoken},
+    fdkt::{LABEL, Sampling, TaskModel, Texts, Tuning, spoken},
     fedavg::AdapterSpec,
 };
 use sheaf_text::Labels;
+
+pub use classifier::ClassifierOptions;
 
 use crate::{error::Error, run::plan::Plan, workload::afl::AflOptions, workload::fedavg::check_adapter};
 
@@ -53,7 +57,13 @@ pub struct FdktOptions {
     /// What the coordinator's language model writes.
     #[serde(default)]
     pub augment: AugmentOptions,
-    /// Ridge parameter of the task model.
+    /// Task models that sites train on records and texts, and measure.
+    #[serde(default = "analytic")]
+    pub task: Vec<TaskModel>,
+    /// `task` with `language-model`: how it learns classes.
+    #[serde(default)]
+    pub classifier: ClassifierOptions,
+    /// Ridge parameter of the analytic head.
     #[serde(default = "one")]
     pub lambda: f64,
     /// What a private record weighs against a text.
@@ -195,6 +205,9 @@ fn all() -> Vec<Texts> {
 fn model() -> String {
     "smollm2-135m".to_owned()
 }
+fn analytic() -> Vec<TaskModel> {
+    vec![TaskModel::Analytic]
+}
 const fn max_tokens() -> usize {
     96
 }
@@ -221,7 +234,7 @@ impl FdktOptions {
         if plan.schema.declared.is_none() || plan.schema.backbone.is_none() {
             return Err(refuse(
                 "the plan needs [schema.declared] with the classes, which texts are written for, and [schema.backbone], whose \
-                 features the task model reads",
+                 features the analytic head reads",
             ));
         }
         if plan.run.secure_aggregation && options.synthesiser == Synthesiser::DpLora {
@@ -235,6 +248,7 @@ impl FdktOptions {
             options.check_generator()?;
         }
         options.check_refinement()?;
+        options.classifier()?;
         if plan.privacy.is_some() && !options.synthesises() {
             return Err(refuse(
                 "arms has no texts of the sites, so nothing is spent; leave [privacy] out, or take \"synthetic\" or \"fdkt\" in",
@@ -266,6 +280,13 @@ impl FdktOptions {
         if !(self.lambda.is_finite() && self.lambda > 0.0) || self.private_weight == 0 {
             return Err(refuse("lambda must be above 0 and private_weight at least 1"));
         }
+        let twice = (1..self.task.len()).any(|at| self.task[..at].contains(&self.task[at]));
+        if self.task.is_empty() || twice {
+            return Err(refuse(
+                "task must name \"analytic\", \"language-model\", or each of them once: [evaluate] decides whether sites measure",
+            ));
+        }
+        self.classifier.check()?;
         let EvolutionOptions { rounds, candidates, keep } = self.evolution;
         if !(1..=100).contains(&rounds) || keep == 0 || keep > candidates || candidates > 1000 {
             return Err(refuse(
@@ -350,7 +371,12 @@ impl FdktOptions {
         self.synthesises() && self.synthesiser == Synthesiser::PrivateEvolution
     }
 
-    /// The task model's features: those of AFL on the backbone.
+    /// The task model that a report speaks of first.
+    pub fn first_task(&self) -> TaskModel {
+        self.task.iter().copied().min().unwrap_or(TaskModel::Analytic)
+    }
+
+    /// The analytic head's features: those of AFL on the backbone.
     pub fn afl(&self) -> AflOptions {
         AflOptions { lambda: self.lambda, ..AflOptions::default() }
     }
@@ -379,65 +405,10 @@ pub(super) fn labels(plan: &Plan) -> Result<Labels, Error> {
         .map_err(|e| Error::invalid(format!("[schema.declared] classes: {e}")))
 }
 
-/// The encoder of the task model.
+/// The encoder of the analytic head.
 pub(super) fn encoder(plan: &Plan) -> Result<&Backbone, Error> {
     plan.schema.backbone.as_ref().ok_or_else(|| Error::bug("a checked plan has its backbone"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PLAN: &str = "[run]\nname = 'x'\nworkload = 'fdkt'\n[schema.declared]\nclasses = ['a', 'b_c']\ndim = 384\n\
-        [schema.backbone]\nmodel = 'minilm-l6'\n[fdkt]\ncontrol = 'About: {label}'\nabout = 'Questions'\n\
-        lora = { rank = 4, alpha = 8, targets = ['q_proj'] }\n\
-        tuning = { epochs = 1, batch = 8, learning_rate = 0.001 }\n";
-    const PRIVACY: &str = "[privacy]\nepsilon = 8\ndelta = 1e-4\nunits = 300\n";
-
-    #[test]
-    fn mistakes_are_named() {
-        assert!(Plan::parse(PLAN).is_ok());
-        for (text, part) in [
-            (PLAN.replace("control = 'About: {label}'\n", ""), "control"),
-            (format!("{PLAN}evolution = {{ keep = 20 }}\n"), "evolution"),
-            (PLAN.replace("{label}", "label"), "control"),
-            (PLAN.replace("{label}", "{label} {domain}"), "braces"),
-            (PLAN.replace("epochs = 1", "epochs = 0"), "tuning"),
-            (PLAN.replace("rank = 4", "rank = 0"), "lora"),
-            (PLAN.replace("'Questions'", "' '"), "about"),
-            (format!("{PLAN}ask = 'Write something.'\n"), "ask"),
-            (PLAN.replace("'b_c'", "'A'"), "classes"),
-            (PLAN.replace("[schema.declared]\nclasses = ['a', 'b_c']\ndim = 384\n", ""), "schema.declared"),
-            (
-                PLAN.replace("workload = 'fdkt'\n", "workload = 'fdkt'\nsecure_aggregation = true\n"),
-                "private-evolution",
-            ),
-            (format!("{PLAN}sampling = {{ per_class = 0 }}\n"), "per_class"),
-            (format!("{PLAN}filter = {{ worst = 1.0 }}\n"), "filter"),
-            (format!("{PLAN}filter = {{ judge = 'me' }}\n"), "`scores`"),
-            (format!("{PLAN}augment = {{ spare = 0.5 }}\n"), "augment.spare"),
-            (format!("{PLAN}augment = {{ top_p = 0.0 }}\n"), "augment.top_p"),
-            (format!("{PLAN}arms = ['best']\n"), "`fdkt`"),
-            (format!("{PLAN}colour = 1\n"), "colour"),
-            (format!("{PLAN}{PRIVACY}"), "clip"),
-            (format!("{PLAN}arms = ['llm']\n{PRIVACY}clip = 1.0\n"), "nothing is spent"),
-        ] {
-            let error = Plan::parse(&text).unwrap_err().to_string();
-            assert!(error.contains(part), "{text:?} gave {error:?}");
-        }
-    }
-
-    #[test]
-    fn an_ablation_leaves_work_out() {
-        let of = |arms: &str| {
-            FdktOptions::of(&Plan::parse(&format!("{PLAN}arms = {arms}\n")).unwrap())
-                .map(|options| (options.synthesises(), options.augments()))
-                .unwrap()
-        };
-        assert_eq!(of("[]"), (false, false));
-        assert_eq!(of("['synthetic']"), (true, false));
-        assert_eq!(of("['llm']"), (false, true));
-        assert_eq!(of("['fdkt']"), (true, true));
-        assert_eq!(of("['synthetic']\nsynthesiser = 'private-evolution'"), (true, true));
-    }
-}
+mod tests;

@@ -2,29 +2,33 @@
 
 use std::collections::BTreeMap;
 
+use sheaf_data::catalogue::Catalogue;
 use sheaf_proto::{
-    fdkt::{Arm, Transfer, WORKLOAD},
+    fdkt::{Arm, TaskModel, Transfer, WORKLOAD},
     model::ModelCard,
 };
 use sheaf_transport::{digest::sha256_hex, identity::SiteName};
 
 use super::{
     Worth,
-    options::{FdktOptions, classes},
+    options::{FdktOptions, classes, encoder},
     refine::{Contributions, Refined, declared},
 };
 use crate::{
     error::Error,
     report::{ArmReport, LocalScores, SiteMetrics, TransferReport},
+    run::plan::Plan,
     workload::{Context, Publication, SitePublication},
 };
 
 /// What a run without any text leaves in place of a model.
 const NO_MODEL: &str = "no-model.txt";
 
-/// The sets in the order of their worth: the arm that the run is about is the last one there is.
-fn headline(refined: &Refined) -> Option<Arm> {
-    refined.sets.keys().next_back().map(|texts| texts.arm())
+/// The sets in the order of their worth: the arm that the run is about is the last one there is. Under privacy nothing is said of
+/// models that have learnt from records.
+fn headline(plan: &Plan, refined: &Refined) -> Option<Arm> {
+    let texts = refined.sets.keys().next_back()?;
+    Some(if plan.privacy.is_some() { texts.alone() } else { texts.arm() })
 }
 
 pub(super) fn publication(
@@ -36,11 +40,11 @@ pub(super) fn publication(
     let options = FdktOptions::of(context.plan)?;
     let classes = classes(context.plan).to_vec();
     let arms = arms(worth);
-    let main = headline(refined);
+    let (task, main) = (options.first_task(), headline(context.plan, refined));
     let members: Vec<&SiteName> = contributions.keys().chain(context.members).collect();
     let site = |site: &SiteName| {
         let transfer = worth.sites.get(site);
-        let accuracy = |arm| transfer.and_then(|transfer| transfer.accuracy(arm));
+        let accuracy = |arm| transfer.and_then(|transfer| transfer.accuracy(task, arm));
         let metrics = SiteMetrics {
             test_rows: transfer.map_or(0, |transfer| transfer.rows),
             accuracy: main.and_then(accuracy),
@@ -49,7 +53,8 @@ pub(super) fn publication(
         };
         (site.clone(), SitePublication { rows: None, class_counts: Vec::new(), metrics })
     };
-    let local: Vec<f64> = worth.sites.values().filter_map(|transfer| transfer.accuracy(Arm::Local)).collect();
+    let local: Vec<f64> =
+        worth.sites.values().filter_map(|transfer| transfer.accuracy(task, Arm::Local)).collect();
     let sites: BTreeMap<_, _> = members.into_iter().map(site).collect();
 
     let (model, card, sha256, file) = if let Some(head) = &refined.head {
@@ -93,6 +98,7 @@ pub(super) fn publication(
         files,
         transfer: Some(TransferReport {
             arms,
+            names: names(context.plan, &options)?,
             counts: refined.counts.clone(),
             funnels: refined.funnels.clone(),
             judge: refined.judge.clone(),
@@ -104,27 +110,46 @@ pub(super) fn publication(
     })
 }
 
-/// What was measured of every arm, over all sites and, where it is known, at each.
-fn arms(worth: &Worth) -> Vec<ArmReport> {
-    if let Some(total) = &worth.total {
-        let of = |arm| {
-            let sites = BTreeMap::new();
-            total.accuracy(arm).map(|accuracy| ArmReport { arm, rows: total.rows, accuracy, sites })
+/// What people call the task models of the plan.
+fn names(plan: &Plan, options: &FdktOptions) -> Result<BTreeMap<TaskModel, String>, Error> {
+    let catalogue = Catalogue::built_in().map_err(|e| Error::bug(e.to_string()))?;
+    // A title goes on with what kind of file it is.
+    let title = |model: &str| {
+        let title = catalogue.model(model).ok().and_then(|asset| asset.title.split(',').next());
+        title.unwrap_or(model).to_owned()
+    };
+    let name = |task: &TaskModel| {
+        let name = match task {
+            TaskModel::Analytic => format!("analytic head on {}", title(&encoder(plan)?.model)),
+            TaskModel::LanguageModel => {
+                format!("{} with a classification adapter", title(&options.model))
+            }
         };
-        return Arm::ALL.into_iter().filter_map(of).collect();
+        Ok((*task, name))
+    };
+    options.task.iter().map(name).collect()
+}
+
+/// What was measured of every task model and arm, over all sites and, where it is known, at each.
+fn arms(worth: &Worth) -> Vec<ArmReport> {
+    let all = || TaskModel::ALL.into_iter().flat_map(|task| Arm::ALL.into_iter().map(move |arm| (task, arm)));
+    if let Some(total) = &worth.total {
+        let of = |(task, arm)| {
+            let (rows, sites) = (total.rows, BTreeMap::new());
+            total.accuracy(task, arm).map(|accuracy| ArmReport { task, arm, rows, accuracy, sites })
+        };
+        return all().filter_map(of).collect();
     }
-    let of = |arm: Arm| {
+    let of = |(task, arm): (TaskModel, Arm)| {
         let mut total = Transfer::default();
         let mut sites = BTreeMap::new();
         for (site, transfer) in &worth.sites {
-            let (Some(correct), Some(accuracy)) = (transfer.correct.get(&arm), transfer.accuracy(arm)) else {
-                continue;
-            };
-            total.rows += transfer.rows;
-            *total.correct.entry(arm).or_default() += correct;
+            let Some(accuracy) = transfer.accuracy(task, arm) else { continue };
+            total.add(transfer);
             sites.insert(site.to_string(), accuracy);
         }
-        total.accuracy(arm).map(|accuracy| ArmReport { arm, rows: total.rows, accuracy, sites })
+        let rows = total.rows;
+        total.accuracy(task, arm).map(|accuracy| ArmReport { task, arm, rows, accuracy, sites })
     };
-    Arm::ALL.into_iter().filter_map(of).collect()
+    all().filter_map(of).collect()
 }

@@ -1,6 +1,7 @@
 //! The coordinator's part with a scripted language model and an encoder that counts letters.
 
 mod secure;
+mod task_models;
 
 use std::{fmt::Write as _, sync::Arc};
 

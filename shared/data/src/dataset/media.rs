@@ -51,6 +51,24 @@ impl Dataset {
         }
     }
 
+    /// Puts another text in the place of a row's, and of its answer where it has one: audits plant canaries so.
+    ///
+    /// # Errors
+    /// [`DataError::Schema`] where the records are not texts or there is no such row.
+    pub fn replace_text(&mut self, row: usize, text: &str) -> Result<(), DataError> {
+        let Records::Text(texts) = &mut self.records else {
+            return Err(DataError::Schema("a text is to be replaced, but the data are not texts".into()));
+        };
+        let old = texts.get_mut(row).ok_or_else(|| {
+            DataError::Schema(format!("a text is to be replaced, but there is no row {row}"))
+        })?;
+        text.clone_into(&mut old.body);
+        if let Some(answer) = &mut old.answer {
+            text.clone_into(answer);
+        }
+        Ok(())
+    }
+
     /// SHA-256 of what a model reads of a row: the image with its size, or the text. Equal content has equal digests
     /// wherever it lies and however its bytes are ordered there. `None` as for [`Dataset::image`] and
     /// [`Dataset::text`].

@@ -16,6 +16,7 @@ fn asset(content: &[u8], sources: Vec<Origin>) -> Asset {
         title: "t".into(),
         licence: "l".into(),
         citation: "c".into(),
+        layout: None,
         kind: Kind::Text,
         files: vec![AssetFile {
             name: "a.jsonl".into(),

@@ -308,6 +308,59 @@ fn texts_are_read_from_json_lines_and_csv() {
 }
 
 #[test]
+fn texts_are_read_from_parquet() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("t.parquet");
+    let columns = "message t { required binary text (UTF8); optional binary label (UTF8); required binary split (UTF8); \
+                   required int32 length; }";
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(columns).unwrap());
+    let properties = Arc::new(WriterProperties::default());
+    let mut file = SerializedFileWriter::new(fs::File::create(&path).unwrap(), schema, properties).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let cells = |cells: &[&str]| cells.iter().map(|cell| ByteArray::from(*cell)).collect::<Vec<_>>();
+    for (texts, levels) in
+        [(&["one, two", "three"][..], None), (&["x"], Some(&[1, 0][..])), (&["train", "test"], None)]
+    {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&cells(texts), levels, None).unwrap();
+        column.close().unwrap();
+    }
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int32Type>().write_batch(&[8, 5], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    file.close().unwrap();
+
+    let parquet = source("kind = 'text'\npath = 't.parquet'", dir.path());
+    let data = open(&parquet, &Schema::default()).unwrap();
+    assert_eq!((data.text(0), data.text(1)), (Some("one, two"), Some("three")));
+    assert_eq!((data.labels().get(0), data.labels().get(1)), (Some("x"), None));
+    assert_eq!(data.split(), [Split::Train, Split::Test]);
+    write_parquet(&path);
+    let error = message(open(&parquet, &Schema::default()));
+    assert!(error.contains("no column text") && error.contains("chol"), "{error}");
+}
+
+#[test]
+fn texts_without_a_header_are_read_by_their_layout() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("news.csv");
+    fs::write(&path, "\"2\",\"A title\",\"It was \"\"good\"\", they said\"\n\"1\",\"B\",\"c\"\n").unwrap();
+    let layout = crate::catalogue::Layout {
+        columns: ["label", "title", "text"].map(str::to_owned).to_vec(),
+        classes: ["World", "Sports"].map(str::to_owned).to_vec(),
+    };
+    let files = [(path.clone(), Some(Split::Train))];
+    let read = || super::text::read(&files, Some(&layout), &Schema::default());
+    let data = read().unwrap();
+    assert_eq!((data.text(0), data.labels().get(0)), (Some("It was \"good\", they said"), Some("Sports")));
+    assert_eq!(data.labels().get(1), Some("World"), "the first row is one, too");
+    fs::write(&path, "\"3\",\"A\",\"private words\"\n").unwrap();
+    let error = message(read());
+    assert!(error.contains("row 1") && error.contains("1 to 2") && !error.contains("private"), "{error}");
+}
+
+#[test]
 fn a_row_keeps_its_split_whatever_the_order_of_the_rows() {
     let dir = TempDir::new().unwrap();
     let rows: Vec<String> = (0..60).map(|n| format!("{n},{},{},x,A,{}\n", n % 40, n * 3, n % 2)).collect();

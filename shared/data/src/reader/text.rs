@@ -1,10 +1,12 @@
-//! Texts: JSON lines, or CSV with the columns `text` and `label` (or `category`).
+//! Texts: JSON lines, or CSV and Parquet with the columns `text` and `label` (or `category`).
 
-use super::bytes;
+use super::{bytes, parquet, table::RawColumn};
+use crate::catalogue::Layout;
 use crate::dataset::{Records, Text};
 use crate::{DataError, Dataset, Levels, Schema, Split, TextPart, split};
 use serde::Deserialize;
-use std::io::{BufRead, BufReader};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// One line. Further keys (`context`, `meta`) are left aside.
@@ -22,12 +24,16 @@ struct Line {
 /// What the rows of one file are for where the file does not say.
 pub(crate) type TextFile = (PathBuf, Option<Split>);
 
-/// Reads the files one after the other.
-pub(crate) fn read(files: &[TextFile], schema: &Schema) -> Result<Dataset, DataError> {
+/// Reads the files one after the other; with a layout they are CSV without a header.
+pub(crate) fn read(
+    files: &[TextFile],
+    layout: Option<&Layout>,
+    schema: &Schema,
+) -> Result<Dataset, DataError> {
     let mut texts = Vec::new();
     let (mut labels, mut splits, mut sites) = (Vec::new(), Vec::new(), Vec::new());
     for (path, of_file) in files {
-        for (row, line) in lines(path)?.into_iter().enumerate() {
+        for (row, line) in lines(path, layout)?.into_iter().enumerate() {
             let split = match (line.split.as_deref(), of_file) {
                 (Some(name), _) => split::parse(name).ok_or_else(|| {
                     DataError::cell(
@@ -62,9 +68,13 @@ pub(crate) fn read(files: &[TextFile], schema: &Schema) -> Result<Dataset, DataE
     })
 }
 
-fn lines(path: &Path) -> Result<Vec<Line>, DataError> {
+fn lines(path: &Path, layout: Option<&Layout>) -> Result<Vec<Line>, DataError> {
+    let extension = bytes::extension(path);
+    if extension == "parquet" {
+        return of_columns(path, parquet::read(path)?);
+    }
     let reader = bytes::open(path)?;
-    match bytes::extension(path).as_str() {
+    match extension.as_str() {
         "jsonl" | "ndjson" => BufReader::new(reader)
             .lines()
             .enumerate()
@@ -82,16 +92,55 @@ fn lines(path: &Path) -> Result<Vec<Line>, DataError> {
                 })
             })
             .collect(),
-        "csv" => csv::Reader::from_reader(reader)
-            .deserialize()
-            .enumerate()
-            .map(|(row, line)| {
-                line.map_err(|e| DataError::row(path, row, format!("not a row with the column text: {e}")))
-            })
-            .collect(),
+        "csv" => of_csv(path, reader, layout),
         other => Err(DataError::file(
             path,
-            format!("ends in .{other}; texts are read from .jsonl, .jsonl.gz and .csv"),
+            format!("ends in .{other}; texts are read from .jsonl, .jsonl.gz, .csv and .parquet"),
         )),
     }
+}
+
+fn of_csv(path: &Path, reader: impl Read, layout: Option<&Layout>) -> Result<Vec<Line>, DataError> {
+    let mut csv = csv::ReaderBuilder::new().has_headers(layout.is_none()).from_reader(reader);
+    if let Some(layout) = layout {
+        csv.set_headers(csv::StringRecord::from(layout.columns.clone()));
+    }
+    let named = |label: String, row: usize| match layout.map(|layout| &layout.classes) {
+        Some(classes) if !classes.is_empty() => {
+            let place = label.trim().parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+            place.and_then(|place| classes.get(place)).cloned().ok_or_else(|| {
+                DataError::cell(path, row, "label", format!("is none of 1 to {}", classes.len()))
+            })
+        }
+        _ => Ok(label),
+    };
+    let read = |(row, line): (usize, Result<Line, csv::Error>)| {
+        // The message names a place and a column, and never quotes the text.
+        let line =
+            line.map_err(|e| DataError::row(path, row, format!("not a row with the column text: {e}")))?;
+        Ok(Line { label: line.label.map(|label| named(label, row)).transpose()?, ..line })
+    };
+    csv.deserialize().enumerate().map(read).collect()
+}
+
+fn of_columns(path: &Path, columns: Vec<RawColumn>) -> Result<Vec<Line>, DataError> {
+    let mut by_name: BTreeMap<String, Vec<String>> =
+        columns.into_iter().map(|column| (column.name, column.cells)).collect();
+    let names: Vec<String> = by_name.keys().cloned().collect();
+    let text = by_name.remove("text").ok_or_else(|| {
+        DataError::file(path, format!("has no column text; its columns are {}", names.join(", ")))
+    })?;
+    let mut labels = by_name.remove("label").or_else(|| by_name.remove("category"));
+    let mut others = ["id", "split", "answer", "site"].map(|name| by_name.remove(name));
+    let take = |column: &mut Option<Vec<String>>, row: usize| {
+        let cell = column.as_mut().and_then(|cells| cells.get_mut(row)).map(std::mem::take);
+        cell.filter(|cell| !cell.is_empty())
+    };
+    let line = |(row, text): (usize, String)| {
+        let label = take(&mut labels, row);
+        let [id, split, answer, site] = &mut others;
+        let (id, split) = (take(id, row), take(split, row));
+        Line { id, split, text, label, answer: take(answer, row), site: take(site, row) }
+    };
+    Ok(text.into_iter().enumerate().map(line).collect())
 }

@@ -14,9 +14,9 @@ use crate::{
     slm::{
         LanguageModel,
         backward::backward,
-        forward::{Adapted, Batch, Keep},
+        forward::{Adapted, Batch, Entry, Keep},
     },
-    train::{optimizer::Named, supervised::to_host},
+    train::{Frozen, optimizer::Named, supervised::to_host},
     weights::{HostTensor, safetensors},
 };
 
@@ -35,7 +35,7 @@ pub struct SequenceHead {
 pub struct ScoreGradients {
     /// `[records][outputs]`
     pub scores: Vec<Vec<f64>>,
-    /// Under the adapter's names and [`SCORE`]: `[records * rows, columns]`.
+    /// Under the adapter's names and [`SCORE`]: `[records * rows, columns]`; `[rows, columns]` where they are summed.
     pub stacked: Named,
 }
 
@@ -82,6 +82,23 @@ impl SequenceHead {
         Ok(scores)
     }
 
+    /// Scores of the records of these numbers, run together, from what has been computed of them on: `[rows][outputs]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for no or over-long records, or when a layer that was taken to be frozen has an adapter.
+    pub fn scores_from(
+        &self,
+        model: &LanguageModel,
+        lora: &LoraWeights,
+        records: &Frozen<'_>,
+        rows: &[usize],
+    ) -> Result<Vec<Vec<f64>>, ModelError> {
+        let adapted = Adapted { weights: lora, dropout: Dropout { rate: 0.0, seed: 0 } };
+        let (batch, entry) = records.batch(model, lora, rows)?;
+        let pass = model.run_from(entry, &batch.batch, Some(adapted), Keep::Nothing);
+        Ok(self.read_out(model, &last_states(model, &batch.batch, &pass.hidden)))
+    }
+
     fn read_out(&self, model: &LanguageModel, states: &Tensor<2>) -> Vec<Vec<f64>> {
         let outputs = self.weight.shape[0];
         let shape = [outputs, self.weight.shape[1]];
@@ -105,8 +122,36 @@ impl SequenceHead {
         let lora = adapter.to_device(model.config(), model.device())?;
         let adapted = Adapted { weights: &lora, dropout: Dropout { rate: 0.0, seed: 0 } };
         let batch = Batch::new(sequences)?;
-        let pass = model.run(&batch, Some(adapted), Keep::Traces)?;
-        let states = last_states(model, &batch, &pass.hidden);
+        let entry = model.begin(&batch)?;
+        Ok(self.run_back(model, adapted, (&batch, entry), (Keep::Traces, true), slopes))
+    }
+
+    /// The gradients of the records of these numbers, summed, from what has been computed of them on: `[rows, columns]` by
+    /// name. Of the sum no record can be told apart, and it takes the memory of one.
+    pub(crate) fn gradient_from(
+        &self,
+        model: &LanguageModel,
+        adapted: Adapted<'_>,
+        records: &Frozen<'_>,
+        rows: &[usize],
+        keep: Keep,
+        slopes: impl FnOnce(&[Vec<f64>]) -> Vec<Vec<f64>>,
+    ) -> Result<ScoreGradients, ModelError> {
+        let (batch, entry) = records.batch(model, adapted.weights, rows)?;
+        Ok(self.run_back(model, adapted, (&batch.batch, entry), (keep, false), slopes))
+    }
+
+    /// Forward from an entry, and back from the slopes.
+    fn run_back(
+        &self,
+        model: &LanguageModel,
+        adapted: Adapted<'_>,
+        (batch, entry): (&Batch, Entry),
+        (keep, per_record): (Keep, bool),
+        slopes: impl FnOnce(&[Vec<f64>]) -> Vec<Vec<f64>>,
+    ) -> ScoreGradients {
+        let pass = model.run_from(entry, batch, Some(adapted), keep);
+        let states = last_states(model, batch, &pass.hidden);
         let scores = self.read_out(model, &states);
         let slopes = slopes(&scores);
         let (outputs, hidden) = (self.weight.shape[0], self.weight.shape[1]);
@@ -116,18 +161,20 @@ impl SequenceHead {
         let d_states = d_scores.clone().matmul(weight);
         let d_hidden = pass.hidden.zeros_like().select_assign(
             0,
-            last_rows(model, &batch),
+            last_rows(model, batch),
             d_states,
             burn::tensor::IndexingUpdateOp::Add,
         );
-        let mut stacked = to_host(backward(model, &batch, adapted, pass, d_hidden, true));
-        let by_record =
-            d_scores.reshape([batch.len(), outputs, 1]).matmul(states.reshape([batch.len(), 1, hidden]));
-        stacked.insert(
-            SCORE.to_owned(),
-            HostTensor { shape: vec![batch.len() * outputs, hidden], data: ops::host(by_record) },
-        );
-        Ok(ScoreGradients { scores, stacked })
+        let mut stacked = to_host(backward(model, batch, adapted, pass, d_hidden, per_record));
+        // A sum is what one record of all rows would give.
+        let (records, each) = if per_record { (batch.len(), 1) } else { (1, batch.len()) };
+        let of_head = d_scores
+            .reshape([records, each, outputs])
+            .transpose()
+            .matmul(states.reshape([records, each, hidden]));
+        let shape = vec![records * outputs, hidden];
+        stacked.insert(SCORE.to_owned(), HostTensor { shape, data: ops::host(of_head) });
+        ScoreGradients { scores, stacked }
     }
 }
 

@@ -58,7 +58,7 @@ impl LanguageModel {
         response.extend(vocabulary.ends().first());
         let mut prompt = match (example.prompt.is_empty(), self.chat()) {
             // Something must come before the first token that is predicted.
-            (true, _) => vocabulary.ends().first().map_or_else(|| vec![0], |end| vec![*end]),
+            (true, _) => vec![self.mark()],
             (false, Some(chat)) => chat.encode(&[Message::user(&example.prompt)], vocabulary)?,
             (false, None) => vocabulary.encode_plain(&example.prompt)?,
         };
@@ -70,6 +70,28 @@ impl LanguageModel {
         let first_target = prompt.len();
         prompt.extend(response);
         Ok(Encoded { tokens: prompt, first_target })
+    }
+
+    /// Encodes a text whose class is to be learnt: what begins a text, its tokens, cut so that with the first they are at most
+    /// `max_tokens`, and the token that ends it. The state that would predict that last token says the class instead.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for a text of more than 16 MiB, [`ModelError::Config`] for `max_tokens` below 2.
+    pub fn encode_text(&self, text: &str, max_tokens: usize) -> Result<Encoded, ModelError> {
+        if max_tokens < 2 {
+            return Err(ModelError::Config { option: "max_tokens", reason: "must be at least 2".to_owned() });
+        }
+        let mut tokens = vec![self.mark()];
+        tokens.extend(self.vocabulary().encode_plain(text)?);
+        tokens.truncate(max_tokens);
+        let first_target = tokens.len();
+        tokens.push(self.mark());
+        Ok(Encoded { tokens, first_target })
+    }
+
+    /// Stands before a text and behind it.
+    fn mark(&self) -> u32 {
+        self.vocabulary().ends().first().copied().unwrap_or(0)
     }
 }
 

@@ -84,15 +84,23 @@ impl<'a> Frozen<'a> {
 
     /// The numbers of records, cut into pieces that are run together: of at most `most` records and about 512 tokens, and of
     /// much the same length each, since a short record beside a long one is mostly padding.
-    pub fn pieces(&self, mut rows: Vec<usize>, most: usize) -> Vec<Vec<usize>> {
-        rows.sort_by_key(|row| self.records[*row].tokens.len());
+    pub fn pieces(&self, rows: Vec<usize>, most: usize) -> Vec<Vec<usize>> {
+        let pieces = self.pieces_of(&rows, most).into_iter();
+        pieces.map(|places| places.into_iter().map(|place| rows[place]).collect()).collect()
+    }
+
+    /// The same by the places of the numbers in the list, which may have one twice.
+    pub(crate) fn pieces_of(&self, rows: &[usize], most: usize) -> Vec<Vec<usize>> {
+        let length = |place: &usize| self.records[rows[*place]].tokens.len();
+        let mut places: Vec<usize> = (0..rows.len()).collect();
+        places.sort_by_key(length);
         let mut pieces: Vec<Vec<usize>> = Vec::new();
-        for row in rows {
+        for place in places {
             // The longest so far.
-            let length = self.records[row].tokens.len();
+            let length = length(&place);
             match pieces.last_mut().filter(|p| p.len() < most && (p.len() + 1) * length <= TOKENS) {
-                Some(piece) => piece.push(row),
-                None => pieces.push(vec![row]),
+                Some(piece) => piece.push(place),
+                None => pieces.push(vec![place]),
             }
         }
         pieces

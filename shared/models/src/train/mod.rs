@@ -1,6 +1,8 @@
-//! Training through adapters: what a step sees, what stays frozen, the optimiser, supervised tuning, preferences, per-record gradients.
+//! Training through adapters: what a step sees, what stays frozen, the optimiser, supervised tuning, classes,
+//! preferences, per-record gradients.
 
 pub mod checkpoint;
+pub mod classify;
 pub mod example;
 pub mod frozen;
 pub mod optimizer;
@@ -8,6 +10,7 @@ pub mod per_record;
 pub mod preference;
 pub mod supervised;
 
+pub use classify::{Case, Classifier};
 pub use example::{Encoded, Example};
 pub use frozen::Frozen;
 pub use optimizer::AdamW;

@@ -236,11 +236,7 @@ impl<'a> Tuner<'a> {
             .map(|at| {
                 let pass = at / count;
                 if order.as_ref().is_none_or(|(of, _)| *of != pass) {
-                    let mut shuffled: Vec<usize> = (0..count).collect();
-                    let mut random = ChaCha8Rng::seed_from_u64(self.config.seed);
-                    random.set_stream(pass as u64);
-                    shuffled.shuffle(&mut random);
-                    order = Some((pass, shuffled));
+                    order = Some((pass, order_of(self.config.seed, pass, count)));
                 }
                 order.as_ref().map_or(0, |(_, order)| order[at % count])
             })
@@ -321,6 +317,15 @@ impl<'a> Tuner<'a> {
     }
 }
 
+/// The order of so many examples in a pass over them, drawn from the seed and the pass alone.
+pub(crate) fn order_of(seed: u64, pass: usize, count: usize) -> Vec<usize> {
+    let mut shuffled: Vec<usize> = (0..count).collect();
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(pass as u64);
+    shuffled.shuffle(&mut random);
+    shuffled
+}
+
 /// Device gradients of one record, or of all together, under the adapter's names.
 pub(crate) fn to_host(gradients: Gradients) -> Named {
     let mut named = Named::new();
@@ -337,7 +342,8 @@ pub(crate) fn to_host(gradients: Gradients) -> Named {
     named
 }
 
-fn add(sum: &mut Named, more: Named) {
+/// Adds gradients of the same names and shapes; the first of them to nothing.
+pub(crate) fn add(sum: &mut Named, more: Named) {
     if sum.is_empty() {
         *sum = more;
         return;

@@ -60,11 +60,8 @@ fn votes(site: usize, candidates: usize) -> Vec<i64> {
 
 /// What a site measures.
 fn measured(site: usize, spec: &TransferSpec) -> Transfer {
-    let correct = spec.arms().into_iter().enumerate();
-    Transfer {
-        rows: 20 + site as u64,
-        correct: correct.map(|(at, arm)| (arm, (9 * site + at) as u64 % 20)).collect(),
-    }
+    let correct = spec.models().into_iter().enumerate();
+    Transfer::of(20 + site as u64, correct.map(|(at, model)| (model, (9 * site + at) as u64 % 20)))
 }
 
 /// Runs a plan to its end. `missing` says who falls silent in which phase.
