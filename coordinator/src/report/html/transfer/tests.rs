@@ -40,8 +40,8 @@ fn each_task_model_has_a_table_that_names_it() {
     let both = page(&report(&TaskModel::ALL));
     let (first, second) = both.split_once("Task model: SmolLM2 &lt;tuned&gt;").unwrap();
     assert!(first.contains("Task model: analytic head on MiniLM"));
-    assert!(first.contains(">70.0 %<") && !first.contains(">80.0 %<"), "{first}");
-    assert!(second.contains(">80.0 %<") && !second.contains(">70.0 %<"), "{second}");
+    assert!(first.contains(">70.0%<") && !first.contains(">80.0%<"), "{first}");
+    assert!(second.contains(">80.0%<") && !second.contains(">70.0%<"), "{second}");
     assert_eq!(both.matches("<caption>").count(), 2);
     let one = page(&report(&[TaskModel::LanguageModel]));
     assert!(!one.contains("MiniLM") && one.matches("<caption>").count() == 1);
