@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """FDKT's results: every cell of a grid by `sheaf simulate`, one after the other, and the tables of all that is done.
 
-    scenarios/fdkt_grid.py                       the grid that docs/fdkt.md tells of (about an hour on two idle cores)
+    scenarios/fdkt_grid.py                       the grid that docs/fdkt.md tells of (about three hours on two cores)
     scenarios/fdkt_grid.py --all                 every data set at every epsilon with three seeds: for a larger machine
     scenarios/fdkt_grid.py --table               the tables of what lies in --out, nothing is run
 
@@ -20,12 +20,13 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 SCENARIOS = ["fdkt-finance-quick", "fdkt-finance", "fdkt-medical"]
 INFINITE = math.inf
-# What two cores can do; the rest is --all.
+# What two cores can do in about three hours; the rest is --all.
 SMALL = (
     [("fdkt-finance-quick", 8.0, seed) for seed in (1, 2, 3)]
-    + [("fdkt-finance", 8.0, 1)]
-    + [("fdkt-finance-quick", INFINITE, 1), ("fdkt-finance-quick", 1.0, 1)]
-    + [("fdkt-medical", 8.0, 1)]
+    + [("fdkt-finance-quick", INFINITE, 1), ("fdkt-finance-quick", 1.0, 1), ("fdkt-finance-quick", 4.0, 1)]
+    + [("fdkt-medical", 8.0, 1), ("fdkt-medical", INFINITE, 1)]
+    + [("fdkt-finance-quick", INFINITE, seed) for seed in (2, 3)]
+    + [("fdkt-finance", 8.0, 1), ("fdkt-finance", INFINITE, 1)]
 )
 ALL = [(name, epsilon, seed) for name in SCENARIOS for epsilon in (1.0, 4.0, 8.0, INFINITE) for seed in (1, 2, 3)]
 ARMS = [
@@ -131,6 +132,10 @@ def table(out):
                 seconds.setdefault(phase["name"], []).append(phase["seconds"])
         print(f"\nReleased texts with a private run of {near[0]['words']} words: {sum(n['found'] for n in near)} of "
               f"{sum(n['texts'] for n in near)}; longest run {max(n['longest_run'] for n in near)} words.")
+        planted = [one["canaries"] for one in judged if one.get("canaries")]
+        if planted:
+            print(f"Planted secrets in released texts: {sum(p['found'] for p in planted)} of "
+                  f"{sum(p['planted'] for p in planted)}; longest run {max(p['longest_run'] for p in planted)} words.")
         if spent:
             print(f"Spent by a site with the measuring: {max(s['epsilon'] for s in spent):.3f} (PLD), "
                   f"{max(s['epsilon_rdp'] for s in spent):.3f} (RDP) at delta {spent[0]['delta']:g}.")
@@ -143,9 +148,11 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE.parent / "runs/fdkt-grid")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--only", default="", metavar="REGEX", help="cells whose folder's name has this in it")
     parser.add_argument("extra", nargs="*", help="after --: more options of sheaf simulate")
     args = parser.parse_args()
-    for cell in [] if args.table else ALL if args.all else SMALL:
+    cells = [] if args.table else ALL if args.all else SMALL
+    for cell in [cell for cell in cells if re.search(args.only, folder(args.out, cell).name)]:
         try:
             run(args.binary, args.out, cell, args.extra)
         except subprocess.CalledProcessError as error:

@@ -57,6 +57,7 @@ fn exact_figures_stand_beside_their_model_s_and_the_top_speaks_of_the_first() {
         pooled: 0.81,
         language_model: Some(JudgedClassifiers { arms: BTreeMap::from([(Arm::Local, 0.43)]), pooled: 0.83 }),
         near_copies: NearCopies { texts: 0, longest_run: 0, words: 20, found: 0 },
+        canaries: Some(Canaries { planted: 10, words: 4, found: 1, longest_run: 4 }),
     };
     report.judged = Some(judged);
     let page = page(&report);
@@ -68,11 +69,23 @@ fn exact_figures_stand_beside_their_model_s_and_the_top_speaks_of_the_first() {
             there.iter().all(|figure| of.contains(figure)) && !not.iter().any(|figure| of.contains(figure))
         );
     }
+    assert!(page.contains("<strong>1</strong> of the secrets stands in a text that left a site"), "{page}");
     let values = tiles(&report).map(|(_, _, value, _)| value);
     assert!(
         values[0].contains("61.0") && values[1].contains("41.0") && values[2].contains("81.0"),
         "{values:?}"
     );
+}
+
+#[test]
+fn under_privacy_the_top_speaks_of_texts_alone_and_of_no_site_s_own_model() {
+    let mut report = report(&[TaskModel::Analytic]);
+    report.arms.retain(|arm| arm.arm == Arm::Fdkt);
+    report.arms[0].arm = Arm::FdktAlone;
+    let [best, own, _] = tiles(&report).map(|(_, _, value, words)| (value, words));
+    assert!(best.0.contains("70.0") && best.1.contains("texts alone"), "{best:?}");
+    assert!(own.1.contains("stays at the sites"), "{own:?}");
+    assert!(page(&report).contains("nothing is said of models"));
 }
 
 #[test]
