@@ -193,16 +193,17 @@ impl Purse {
         Request { event, ..self.request.clone() } == *other
     }
 
-    /// One draw of an event that is one draw: reserve, draw, and hand the charge over with the answer.
+    /// One draw: reserve, draw, and hand the charge over with the answer. `rest` are the draws that the run still wants, this one
+    /// included.
     ///
     /// # Errors
     /// As [`Self::reserve`]; what `noise` says.
     pub fn draw<T>(
         self,
-        privacy: &PrivacySpec,
+        rest: u64,
         noise: impl FnOnce(StepToken) -> Result<T, AgentError>,
     ) -> Result<(T, Made), AgentError> {
-        let mut reservation = self.reserve(1, privacy.event.count())?;
+        let mut reservation = self.reserve(1, rest.max(1))?;
         let drawn = noise(reservation.token().map_err(ledger_error)?)?;
         Ok((drawn, Made::WithNoise(self.charge(reservation))))
     }

@@ -77,9 +77,10 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
     if let Some(kind) = task.releases.iter().find(|kind| !policy.release.contains(*kind)) {
         return denied(format!("output of kind \"{kind}\" may not leave this site"));
     }
-    // Votes are statistics as a survey is, which is never summed.
-    let votes = task.workload == fdkt::WORKLOAD && task.phase.starts_with(fdkt::VOTE);
-    let single = |kind: &&String| votes || [RELEASE_SUMS, RELEASE_UPDATES].contains(&kind.as_str());
+    // Votes are statistics as a survey is, which is never summed; what fdkt measures are figures as of models that are.
+    let summed = task.workload == fdkt::WORKLOAD
+        && (task.phase.starts_with(fdkt::VOTE) || task.phase == fdkt::TRANSFER);
+    let single = |kind: &&String| summed || [RELEASE_SUMS, RELEASE_UPDATES].contains(&kind.as_str());
     if policy.require_secure_aggregation
         && secure::parse(&task.phase).is_none()
         && let Some(kind) = task.releases.iter().find(single)

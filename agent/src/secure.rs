@@ -7,7 +7,10 @@
 mod memory;
 mod peers;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use rand::{
     SeedableRng as _,
@@ -23,6 +26,7 @@ use sheaf_transport::signature::{Credentials, SigningKey};
 
 use crate::{
     config::Policy,
+    egress::Made,
     error::AgentError,
     identity::Identity,
     state::State,
@@ -75,6 +79,12 @@ pub fn check_length(asked: &SecureSpec, length: u64) -> Result<(), AgentError> {
 /// data set's digest, `rest` what else is computed from it.
 pub fn subject(domain: &[u8], content: &[u8; 32], rest: &[u8]) -> Subject {
     Sha256::new().chain_update(domain).chain_update(content).chain_update(rest).finalize().into()
+}
+
+/// The computing time of a stage that may be told: none of the vector's, which grows with the records in it, of which the sum
+/// alone is to be known.
+pub fn seconds(stage: Stage, made: &Made, began: Instant) -> f64 {
+    if stage == Stage::MaskedInput { 0.0 } else { made.seconds(began) }
 }
 
 /// What a vector is computed from (a model, the parameters of a round), which comes with the stages that are about the vector
@@ -140,24 +150,18 @@ impl SecureRounds<'_> {
         // Records are read before the agent's other secure sums have to wait.
         let needs_subject = matches!(asked.stage, Stage::Advertise | Stage::MaskedInput);
         let subject = needs_subject.then(subject).transpose()?;
+        if let (Stage::MaskedInput, Some(subject)) = (asked.stage, &subject) {
+            // What is refused here anyway must not have been paid for.
+            self.check_input(asked, inputs, subject)?;
+        }
         let values = (asked.stage == Stage::MaskedInput).then(values).transpose()?;
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut memory = Memory::load(self.state, &asked.terms)?;
-        if let Some(site) = memory.site().filter(|site| site.task().terms != asked.terms) {
-            return Err(AgentError::Denied(format!(
-                "round {} of this run was begun on other terms; the operator must submit a new run",
-                site.task().terms.round
-            )));
-        }
+        memory.check(&asked.terms, subject.as_ref().filter(|_| asked.stage == Stage::MaskedInput))?;
         match (asked.stage, subject, values) {
             (Stage::Advertise, Some(subject), _) => self.advertise(&mut memory, &asked.terms, subject),
             (Stage::ShareKeys, ..) => self.share(&mut memory, inputs),
-            (Stage::MaskedInput, Some(subject), Some(values)) => {
-                if memory.begun()?.task().subject != subject {
-                    return Err(AgentError::Data(
-                        "the data set has changed since the secure sum began; it needs a new run".to_owned(),
-                    ));
-                }
+            (Stage::MaskedInput, _, Some(values)) => {
                 let inbox: Inbox = read(inputs, 0)?;
                 let (site, history, store) = memory.parts()?;
                 written(&site.mask(&inbox, &values, history, store).map_err(refusal)?)
@@ -176,6 +180,19 @@ impl SecureRounds<'_> {
             }
             _ => Err(AgentError::Task("a stage of a secure sum without what it needs".to_owned())),
         }
+    }
+
+    /// Refuses an input stage for all that does not hang on the vector.
+    fn check_input(
+        &self,
+        asked: &SecureSpec,
+        inputs: &[Vec<u8>],
+        subject: &Subject,
+    ) -> Result<(), AgentError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = Memory::load(self.state, &asked.terms)?;
+        memory.check(&asked.terms, Some(subject))?;
+        read::<Inbox>(inputs, 0).map(drop)
     }
 
     /// The round must be of the task that a person or the policy has let in.

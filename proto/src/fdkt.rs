@@ -70,6 +70,8 @@ pub struct VoteSpec {
     /// How records and candidates become feature rows, and what the votes must be paid with.
     #[serde(flatten)]
     pub sums: SumsSpec,
+    /// Votes that the run still wants, this one included: what a site reserves anew where a crash has used up what it had.
+    pub left: u64,
 }
 
 /// Votes of a site's training records, each for the candidate of its own label that lies nearest.

@@ -56,6 +56,23 @@ impl<'a> Memory<'a> {
         self.site().ok_or_else(lost)
     }
 
+    /// Refuses a round that was begun on other terms, and with a subject one over other data than it was begun with.
+    pub(super) fn check(&self, terms: &Terms, subject: Option<&Subject>) -> Result<(), AgentError> {
+        if let Some(site) = self.site().filter(|site| site.task().terms != *terms) {
+            return Err(AgentError::Denied(format!(
+                "round {} of this run was begun on other terms; the operator must submit a new run",
+                site.task().terms.round
+            )));
+        }
+        let Some(subject) = subject else { return Ok(()) };
+        if self.begun()?.task().subject != *subject {
+            return Err(AgentError::Data(
+                "the data set has changed since the secure sum began; it needs a new run".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     /// For a stage after the first.
     pub(super) fn parts(&mut self) -> Result<(&mut Site, &mut History, &mut Store<'a>), AgentError> {
         let Self { site, history, store } = self;

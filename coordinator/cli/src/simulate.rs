@@ -160,8 +160,14 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     if let Some(most) = plan.simulate.rows_per_site {
         sites.iter_mut().for_each(|site| fewer(&dataset, &plan.schema, site, most));
     }
+    if plan.simulate.canaries > 0 && !sites_write(plan) {
+        bail!(
+            "[simulate] canaries are searched for in texts that sites write: that takes workload = \"fdkt\" with synthesiser = \
+             \"dp-lora\", and `synthetic` or `fdkt` among its arms"
+        );
+    }
     let mut dataset = held_only(dataset, &mut sites, central_test);
-    canaries::plant(&mut dataset, &sites, plan.simulate.canaries)?;
+    canaries::plant(&mut dataset, &sites, &plan.schema, plan.simulate.canaries)?;
     let rows =
         |site: &SiteRows, split| site.rows.iter().filter(|row| dataset.split()[**row] == split).count();
     let held = |split| sites.iter().map(|site| rows(site, split)).sum::<usize>();
@@ -179,18 +185,18 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     Ok(Prepared { dataset, features, sites, central_test })
 }
 
+/// Whether a row is of a class that the plan is about; every row where it declares none.
+fn is_about(dataset: &Dataset, schema: &Schema, row: usize) -> bool {
+    let Some(declared) = &schema.declared else { return true };
+    dataset.labels().get(row).is_some_and(|label| declared.classes.iter().any(|class| class == label))
+}
+
 /// Leaves a site `most` of its training rows of the classes that the plan is about: a draw by the rows' numbers and the site's
 /// name, the same on every machine.
 fn fewer(dataset: &Dataset, schema: &Schema, site: &mut SiteRows, most: usize) {
-    let declared = schema.declared.as_ref().map(|declared| &declared.classes);
-    let is_about = |row: usize| {
-        declared.is_none_or(|classes| {
-            dataset.labels().get(row).is_some_and(|label| classes.iter().any(|class| class == label))
-        })
-    };
     let trains = |row: usize| dataset.split()[row] == Split::Train;
     let mut training: Vec<usize> =
-        site.rows.iter().copied().filter(|row| trains(*row) && is_about(*row)).collect();
+        site.rows.iter().copied().filter(|row| trains(*row) && is_about(dataset, schema, *row)).collect();
     training.sort_by_cached_key(|row| sha256_hex(format!("{} {row}", site.name).as_bytes()));
     let keep: BTreeSet<usize> = training.into_iter().take(most).collect();
     site.rows.retain(|row| !trains(*row) || keep.contains(row));
@@ -262,6 +268,12 @@ async fn federate(
 fn models(plan: &Plan) -> Vec<String> {
     let backbone = plan.schema.backbone.iter().map(|backbone| backbone.model.clone());
     backbone.chain(language_model(plan)).collect()
+}
+
+/// Whether texts that sites have written leave them.
+fn sites_write(plan: &Plan) -> bool {
+    plan.run.workload == sheaf_proto::fdkt::WORKLOAD
+        && FdktOptions::of(plan).is_ok_and(|options| options.sites_write())
 }
 
 /// The language model whose adapter the plan trains.

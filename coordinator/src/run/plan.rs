@@ -218,12 +218,6 @@ impl Plan {
         if self.simulate.rows_per_site == Some(0) {
             return Err(Error::invalid("[simulate] rows_per_site must be at least 1"));
         }
-        if self.simulate.canaries > 0 && run.workload != sheaf_proto::fdkt::WORKLOAD {
-            return Err(Error::invalid(format!(
-                "[simulate] canaries are searched for in texts that leave the sites; {} releases none",
-                run.workload
-            )));
-        }
         self.simulate.llm.check().map_err(|e| Error::invalid(format!("[simulate] {e}")))?;
         self.schema.validate().map_err(|e| Error::invalid(format!("[schema] {e}")))?;
         workload::named(&run.workload)?.check_plan(self)

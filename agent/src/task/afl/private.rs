@@ -145,8 +145,9 @@ pub(super) fn sums(
 ) -> Result<(Vec<u8>, Made), AgentError> {
     let shape = SumsShape::of(&spec.features, spec.encoding.classes.len());
     let (values, bound) = priced(spec, privacy, dataset, cancelled)?;
-    let (noised, made) =
-        purse.draw(privacy, |token| mechanism::discrete_gaussian(&values, bound, token).map_err(noise))?;
+    let (noised, made) = purse.draw(privacy.event.count(), |token| {
+        mechanism::discrete_gaussian(&values, bound, token).map_err(noise)
+    })?;
     let sums = NoisedSums::from_vector(&shape, noised).and_then(|sums| sums.encode());
     Ok((sums.map_err(|e| AgentError::Task(e.to_string()))?, made))
 }
@@ -161,7 +162,7 @@ pub(super) fn share(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<i64>, Made), AgentError> {
     let (values, bound) = priced(spec, privacy, dataset, cancelled)?;
-    purse.draw(privacy, |token| {
+    purse.draw(privacy.event.count(), |token| {
         mechanism::discrete_gaussian_share(&values, bound, least, token).map_err(noise)
     })
 }
@@ -205,8 +206,9 @@ pub(in crate::task) fn noised_counts(
 ) -> Result<(Vec<u64>, Made), AgentError> {
     let counts = counting.exact(&privacy.unit, dataset)?;
     let bound = Sensitivity::new(counting.sensitivity() as f64).map_err(noise)?;
-    let (noised, made) =
-        purse.draw(privacy, |token| mechanism::discrete_laplace(&counts, bound, token).map_err(noise))?;
+    let (noised, made) = purse.draw(privacy.event.count(), |token| {
+        mechanism::discrete_laplace(&counts, bound, token).map_err(noise)
+    })?;
     let whole = |count: i64| (count + COUNT / 2).div_euclid(COUNT).max(0) as u64;
     Ok((noised.into_iter().map(whole).collect(), made))
 }

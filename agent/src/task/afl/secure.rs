@@ -54,7 +54,7 @@ pub(super) fn perform(
         let (bytes, made) = evaluate_stage(assignment, &asked, source, resources, cancelled)?;
         (RELEASE_METRICS, bytes, made)
     };
-    Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
+    Ok(Answer { kind, bytes: Private::new(bytes), seconds: secure::seconds(stage, &made, began), made })
 }
 
 fn sums_stage(

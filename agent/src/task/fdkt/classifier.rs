@@ -15,7 +15,7 @@ use sheaf_models::{
     Adapter, LanguageModel, ModelError,
     train::{Case, Classifier, Encoded, Frozen, TuneConfig},
 };
-use sheaf_proto::fdkt::{Arm, ClassifierSpec, Labelled, TransferSpec};
+use sheaf_proto::fdkt::{Arm, ClassifierSpec, Labelled, Texts, TransferSpec};
 
 use super::super::fedavg::lora;
 use crate::error::AgentError;
@@ -171,49 +171,139 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// What the classifiers of a site's arms give to its test records. `texts` are the sets of the specification, in its order. `tell`
-/// hears how many are trained; `keep` gives a folder of this name for what stays at the site.
+/// Test records as a classifier reads them: each alone, since what stands beside a record in a batch changes the rounding of its
+/// scores, and no record may have a part in another's.
+struct Tests<'a> {
+    known: Vec<Known>,
+    /// By number of sequence.
+    frozen: Vec<Frozen<'a>>,
+}
+
+impl<'a> Tests<'a> {
+    fn new(
+        corpus: &'a Corpus<'a>,
+        known: Vec<Known>,
+        spec: &ClassifierSpec,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Self, AgentError> {
+        let adapter = lora::config(&spec.adapter);
+        let alone =
+            |sequence| Frozen::compute(corpus.model, &adapter, std::slice::from_ref(sequence), cancelled);
+        let frozen = corpus.sequences.iter().map(alone).collect::<Result<_, _>>()?;
+        Ok(Self { known, frozen })
+    }
+
+    fn given(
+        &self,
+        model: &LanguageModel,
+        classifier: &Classifier,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Given, AgentError> {
+        let mut classes = Vec::new();
+        for sequence in &self.frozen {
+            classes.extend(classifier.classes(model, sequence, &[0], cancelled)?);
+        }
+        let of = |known: &Known| Some((known.row, *classes.get(known.sequence)?));
+        Ok(self.known.iter().filter_map(of).collect())
+    }
+}
+
+/// What classifiers are made for at a site.
+pub(super) struct Job<'a> {
+    pub(super) spec: &'a TransferSpec,
+    pub(super) how: &'a ClassifierSpec,
+    pub(super) model: &'a LanguageModel,
+    /// The sets of the specification, in its order.
+    pub(super) texts: &'a [Vec<Labelled>],
+    /// Hears how many are trained.
+    pub(super) tell: &'a dyn Fn(&str),
+    /// Gives a folder of this name for what stays at the site.
+    pub(super) keep: &'a dyn Fn(&str) -> Result<Option<PathBuf>, AgentError>,
+}
+
+/// What the classifiers of a site's arms give to its test records: first those of texts alone, which know nothing of its records.
+/// Under privacy a classifier of records that cannot be trained is left out, and the site's log says why: an answer that fails
+/// would say something of them.
 ///
 /// # Errors
 /// As for [`Corpus`] and [`Trainer`].
 pub(super) fn given(
-    (spec, how): (&TransferSpec, &ClassifierSpec),
-    model: &LanguageModel,
+    job: &Job<'_>,
     records: &Dataset,
-    texts: &[Vec<Labelled>],
-    (tell, keep): (&dyn Fn(&str), &dyn Fn(&str) -> Result<Option<PathBuf>, AgentError>),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<(Arm, Given)>, AgentError> {
-    let encoding = &spec.sums.encoding;
-    let private = spec.sums.privacy.is_some();
-    tell("reading records and texts with the language model");
-    let mut corpus = Corpus::new(model, how.max_tokens);
-    let own = corpus.records(records, Split::Train, encoding)?;
-    let test = corpus.records(records, Split::Test, encoding)?;
-    let mut sets = BTreeMap::new();
-    for (name, texts) in spec.texts.iter().zip(texts) {
-        sets.insert(*name, corpus.texts(texts, &encoding.classes)?);
+    let Job { spec, how, model, .. } = *job;
+    let most = model.config().max_positions;
+    if how.max_tokens > most {
+        return Err(AgentError::Task(format!(
+            "the classifier is to read {} tokens, {} reads {most} at most",
+            how.max_tokens, how.model
+        )));
     }
-    let trainer = Trainer::new(&corpus, how, encoding.classes.len(), cancelled)?;
-    let of_texts = spec.texts.iter().flat_map(|texts| [texts.arm(), texts.alone()]);
-    let arms: Vec<Arm> = std::iter::once(Arm::Local).chain(of_texts).collect();
-    // The site's own task model: of its records and of the most texts there are.
-    let best = spec.texts.iter().max().map(|texts| texts.arm());
+    (job.tell)("reading records and texts with the language model");
+    let mut corpus = Corpus::new(model, how.max_tokens);
+    let known = corpus.records(records, Split::Test, &spec.sums.encoding)?;
+    let tests = Tests::new(&corpus, known, how, cancelled)?;
+    let mut all = of_texts(job, &tests, cancelled)?;
+    match with_records(job, records, &tests, cancelled) {
+        Ok(more) => all.extend(more),
+        Err(AgentError::Cancelled) => return Err(AgentError::Cancelled),
+        Err(error) if spec.sums.privacy.is_some() => {
+            tracing::warn!("no classifier of this site's own records: {error}");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(all)
+}
+
+/// Numbers of the sets' texts in a corpus.
+fn sets<'a>(job: &Job<'_>, corpus: &mut Corpus<'a>) -> Result<BTreeMap<Texts, Vec<Known>>, AgentError> {
+    let mut sets = BTreeMap::new();
+    for (name, texts) in job.spec.texts.iter().zip(job.texts) {
+        sets.insert(*name, corpus.texts(texts, &job.spec.sums.encoding.classes)?);
+    }
+    Ok(sets)
+}
+
+fn of_texts(
+    job: &Job<'_>,
+    tests: &Tests<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<(Arm, Given)>, AgentError> {
+    let Job { spec, how, model, .. } = *job;
+    let mut corpus = Corpus::new(model, how.max_tokens);
+    let sets = sets(job, &mut corpus)?;
+    let trainer = Trainer::new(&corpus, how, spec.sums.encoding.classes.len(), cancelled)?;
+    let mut all = Vec::new();
+    for (number, (name, texts)) in sets.iter().enumerate() {
+        (job.tell)(&format!("training classifiers of texts, {number} of {}", sets.len()));
+        let classifier = trainer.train((&[], spec.weight), texts, cancelled)?;
+        all.push((name.alone(), tests.given(model, &classifier, cancelled)?));
+    }
+    Ok(all)
+}
+
+fn with_records(
+    job: &Job<'_>,
+    records: &Dataset,
+    tests: &Tests<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<(Arm, Given)>, AgentError> {
+    let Job { spec, how, model, .. } = *job;
+    let mut corpus = Corpus::new(model, how.max_tokens);
+    let own = corpus.records(records, Split::Train, &spec.sums.encoding)?;
+    let sets = sets(job, &mut corpus)?;
+    let trainer = Trainer::new(&corpus, how, spec.sums.encoding.classes.len(), cancelled)?;
+    let arms: Vec<Arm> = std::iter::once(Arm::Local).chain(sets.keys().map(|texts| texts.arm())).collect();
     let mut all = Vec::new();
     for (number, arm) in arms.iter().enumerate() {
-        tell(&format!("training classifiers, {number} of {}", arms.len()));
-        let own = if arm.reads_records() { own.as_slice() } else { &[] };
+        (job.tell)(&format!("training classifiers of records, {number} of {}", arms.len()));
         let texts = arm.texts().and_then(|texts| sets.get(&texts)).map(Vec::as_slice).unwrap_or_default();
-        let classifier = match trainer.train((own, spec.weight), texts, cancelled) {
-            // An error would tell something of records that is not paid for.
-            Err(AgentError::Task(_)) if private => {
-                Classifier::untrained(model, &trainer.start, trainer.classes)
-            }
-            other => other?,
-        };
-        all.push((*arm, trainer.given(&classifier, &test, cancelled)?));
-        if Some(*arm) == best
-            && let Some(folder) = keep(TASK_MODEL)?
+        let classifier = trainer.train((&own, spec.weight), texts, cancelled)?;
+        all.push((*arm, tests.given(model, &classifier, cancelled)?));
+        // The site's own task model: of its records and of the most texts there are.
+        if Some(arm) == arms.last()
+            && let Some(folder) = (job.keep)(TASK_MODEL)?
         {
             classifier.save(&folder, &how.model)?;
         }

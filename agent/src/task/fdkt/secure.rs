@@ -26,6 +26,9 @@ use crate::{
 /// Domain of the subject of noised votes of the records of these files for certain candidates.
 const VOTED: &[u8] = b"sheaf fdkt votes 1\n";
 
+/// Domain of the subject of noised figures of the records of these files for certain texts.
+const MEASURED: &[u8] = b"sheaf fdkt figures 1\n";
+
 /// What a secure sum is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Summed {
@@ -58,7 +61,7 @@ pub(super) fn perform(
         Summed::Votes => (RELEASE_STATISTICS, vote_stage(assignment, &asked, source, resources, cancelled)?),
         Summed::Worth => (RELEASE_METRICS, worth_stage(assignment, &asked, source, resources, cancelled)?),
     };
-    Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
+    Ok(Answer { kind, bytes: Private::new(bytes), seconds: secure::seconds(stage, &made, began), made })
 }
 
 /// What votes are summed of. Without noise the votes of a class add up to its records, whatever the candidates are: all votes
@@ -94,12 +97,17 @@ fn vote_stage(
         },
         || {
             let least = asked.terms.min_survivors;
-            let (vector, of) = votes::share(&spec.sums, (candidates, least), source, resources, cancelled)?;
+            let (vector, of) = votes::share(&spec, (candidates, least), source, resources, cancelled)?;
             made = of;
             Ok(vector)
         },
     )?;
     Ok((bytes, made))
+}
+
+fn inputs_digest(sets: &[Vec<u8>]) -> [u8; 32] {
+    let hash = |hash: Sha256, set: &Vec<u8>| hash.chain_update(Sha256::digest(set));
+    sets.iter().fold(Sha256::new(), hash).finalize().into()
 }
 
 fn worth_stage(
@@ -117,10 +125,17 @@ fn worth_stage(
     let bytes = resources.secure()?.answer(
         asked,
         inputs,
-        || Ok(subject(FIGURES, &source.digest(resources.assets)?, &[])),
+        || {
+            let content = source.digest(resources.assets)?;
+            // As for votes: each noised sum is paid for and private by itself.
+            Ok(match spec.sums.privacy {
+                None => subject(FIGURES, &content, &[]),
+                Some(_) => subject(MEASURED, &content, &inputs_digest(sets)),
+            })
+        },
         || {
             let (measured, of) =
-                transfer::worth(&spec, (sets, assignment.min_rows), source, resources, cancelled)?;
+                transfer::worth(&spec, (sets, assignment.min_rows), source, (resources, &|_| {}), cancelled)?;
             made = of;
             Ok(spec.to_vector(&measured))
         },

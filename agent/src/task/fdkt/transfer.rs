@@ -14,11 +14,11 @@
 
 use std::io::Write as _;
 
-use sheaf_analytic::{Sums, Weights, solve};
+use sheaf_analytic::{Normalize, Sums, Weights, solve};
 use sheaf_data::{Dataset, Source, Split};
 use sheaf_proto::{
     afl::SumsSpec,
-    fdkt::{Arm, ClassifierSpec, TaskModel, Transfer, TransferSpec},
+    fdkt::{Arm, ClassifierSpec, TaskModel, Texts, Transfer, TransferSpec},
 };
 use sheaf_text::from_lines;
 
@@ -30,6 +30,11 @@ use crate::{egress::Made, error::AgentError, features, models};
 
 /// What the site's own task models are worth, in its folder of the run: exact, of every arm. As [`Transfer`].
 const WORTH: &str = "worth.json";
+
+/// The most texts that a record weighs.
+const MOST_WEIGHT: u32 = 1000;
+/// The most passes that a classifier is trained for.
+const MOST_EPOCHS: usize = 1000;
 
 /// A trained task model, as far as a data set's test records go.
 struct Model<'a> {
@@ -54,25 +59,32 @@ pub(super) fn transfer(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Transfer, Made), AgentError> {
     let spec: TransferSpec = parse(&assignment.spec)?;
-    worth(&spec, (&assignment.inputs, assignment.min_rows), source, resources, cancelled)
+    // How long a classifier takes tells how many records it has learnt from.
+    let quiet = spec.sums.privacy.is_some();
+    let tell = |what: &str| {
+        if !quiet {
+            resources.tell(what);
+        }
+    };
+    worth(&spec, (&assignment.inputs, assignment.min_rows), source, (resources, &tell), cancelled)
 }
 
-/// What sets of texts, the inputs, are worth on the site's test records; nothing is measured on fewer than `min_rows`.
+/// What sets of texts, the inputs, are worth on the site's test records; nothing is measured on fewer than `min_rows`. `tell` hears
+/// how far it is.
 pub(super) fn worth(
     spec: &TransferSpec,
     (inputs, min_rows): (&[Vec<u8>], u64),
     source: &Source,
-    resources: &Resources<'_>,
+    (resources, tell): (&Resources<'_>, &dyn Fn(&str)),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Transfer, Made), AgentError> {
     let classifier = check(spec, inputs.len())?;
     let (schema, privacy) = (&spec.sums.schema, spec.sums.privacy.as_ref());
-    if classifier.is_some() {
-        resources.tell("training task models");
-    }
     let records = source.open(schema, resources.assets)?;
+    let test = records.rows(Split::Test);
     let made = Made::OfRows(records.rows(Split::Train).len() as u64);
-    if privacy.is_none() && (records.rows(Split::Test).len() as u64) < min_rows.max(1) {
+    let known = spec.sums.encoding.labels(&records, &test)?.iter().flatten().count() as u64;
+    if privacy.is_none() && known < min_rows.max(1) {
         return Ok((Transfer::default(), made));
     }
     let features: Dataset;
@@ -86,7 +98,16 @@ pub(super) fn worth(
         for input in inputs {
             sets.push(read(input, &spec.sums, resources, cancelled)?);
         }
-        let heads = heads(spec, &features, &sets, cancelled)?;
+        let sums = sums_of(spec, &sets, cancelled)?;
+        let mut heads = heads_of_texts(spec, &sums)?;
+        match heads_with_records(spec, &features, &sums, cancelled) {
+            Ok(more) => heads.extend(more),
+            // That it fails would say something of the records.
+            Err(error) if privacy.is_some() && !matches!(error, AgentError::Cancelled) => {
+                tracing::warn!("no head of this site's own records: {error}");
+            }
+            Err(error) => return Err(error),
+        }
         let model =
             |(arm, weights)| Model { task: TaskModel::Analytic, arm, says: Says::Head(weights, &features) };
         models.extend(heads.into_iter().map(model));
@@ -97,25 +118,13 @@ pub(super) fn worth(
         let bad = |e| AgentError::Task(format!("the texts cannot be read: {e}"));
         let texts = inputs.iter().map(|input| from_lines(input).map_err(bad));
         let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        // How long a classifier takes tells how many records it has learnt from.
-        let tell = |what: &str| {
-            if privacy.is_none() {
-                resources.tell(what);
-            }
-        };
-        let given = classifier::given(
-            (spec, how),
-            &language,
-            &records,
-            &texts,
-            (&tell, &|name| resources.kept(name)),
-            cancelled,
-        )?;
+        let keep = |name: &str| resources.kept(name);
+        let job = classifier::Job { spec, how, model: &language, texts: &texts, tell, keep: &keep };
+        let given = classifier::given(&job, &records, cancelled)?;
         let model = |(arm, given)| Model { task: TaskModel::LanguageModel, arm, says: Says::Given(given) };
         models.extend(given.into_iter().map(model));
     }
-    let exact =
-        answer(&models, &counts(&spec.sums, &models, &records, &records.rows(Split::Test), cancelled)?);
+    let exact = answer(&models, &counts(&spec.sums, &models, &records, &test, cancelled)?);
     resources.keep(WORTH, &to_json(&exact)?)?;
     let Some(privacy) = privacy else {
         return Ok((exact, made));
@@ -127,19 +136,75 @@ pub(super) fn worth(
     Ok((answer(&models, &counts), made))
 }
 
-/// The classifier, where one is asked for; refuses a task that does not go together.
+/// The classifier, where one is asked for; refuses a task that does not go together, whose work has no bound, or that under
+/// privacy could fail for what stands in a record.
 fn check(spec: &TransferSpec, inputs: usize) -> Result<Option<&ClassifierSpec>, AgentError> {
+    let refused = |problem: String| Err(AgentError::Task(problem));
     if spec.texts.len() != inputs {
-        return Err(AgentError::Task(format!(
-            "the task names {} sets of texts and comes with {inputs}",
-            spec.texts.len()
-        )));
+        return refused(format!("the task names {} sets of texts and comes with {inputs}", spec.texts.len()));
+    }
+    if !(1..=MOST_WEIGHT).contains(&spec.weight) {
+        return refused(format!("a record is to weigh {} texts, it must be 1 to {MOST_WEIGHT}", spec.weight));
+    }
+    if spec.sums.privacy.is_some() {
+        let declared = spec.sums.schema.declared.as_ref().map(|declared| &declared.classes);
+        if declared != Some(&spec.sums.encoding.classes) {
+            return refused("figures with noise need the classes that the schema declares".to_owned());
+        }
+        if !(spec.lambda > 0.0 && spec.lambda.is_finite()) {
+            return refused("figures with noise need lambda above 0".to_owned());
+        }
+        if spec.sums.features.normalize == Normalize::None {
+            return refused("figures with noise need rows of bounded length".to_owned());
+        }
     }
     if !spec.task.contains(&TaskModel::LanguageModel) {
         return Ok(None);
     }
-    let missing = || AgentError::Task("a language model is asked for, but not how it is tuned".to_owned());
-    spec.classifier.as_ref().ok_or_else(missing).map(Some)
+    let Some(classifier) = &spec.classifier else {
+        return refused("a language model is asked for, but not how it is tuned".to_owned());
+    };
+    if classifier.tuning.epochs > MOST_EPOCHS {
+        return refused(format!(
+            "{} epochs of a classifier; {MOST_EPOCHS} at most",
+            classifier.tuning.epochs
+        ));
+    }
+    Ok(Some(classifier))
+}
+
+/// Exact sums of each set of texts.
+fn sums_of(
+    spec: &TransferSpec,
+    sets: &[Dataset],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<(Texts, Sums)>, AgentError> {
+    let sums = |(texts, set): (&Texts, &Dataset)| Ok((*texts, afl::sums(&spec.sums, set, cancelled)?));
+    spec.texts.iter().zip(sets).map(sums).collect()
+}
+
+/// The heads of each set of texts without a record.
+fn heads_of_texts(spec: &TransferSpec, sets: &[(Texts, Sums)]) -> Result<Vec<(Arm, Weights)>, AgentError> {
+    sets.iter().map(|(texts, sums)| Ok((texts.alone(), solve(sums, spec.lambda)?))).collect()
+}
+
+/// The heads of the site's own training records, and of these with each set of texts.
+fn heads_with_records(
+    spec: &TransferSpec,
+    own: &Dataset,
+    sets: &[(Texts, Sums)],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<(Arm, Weights)>, AgentError> {
+    let own = afl::sums(&spec.sums, own, cancelled)?;
+    let mut heads = vec![(Arm::Local, solve(&own, spec.lambda)?)];
+    for (texts, written) in sets {
+        let mut both = written.clone();
+        for _ in 0..spec.weight {
+            both.add(&own)?;
+        }
+        heads.push((texts.arm(), solve(&both, spec.lambda)?));
+    }
+    Ok(heads)
 }
 
 /// The analytic heads of all arms: of the site's own training records, of these with each set of texts (feature rows), and of each
@@ -153,18 +218,9 @@ pub fn heads(
     sets: &[Dataset],
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<(Arm, Weights)>, AgentError> {
-    let solved = |sums: &Sums| -> Result<Weights, AgentError> { Ok(solve(sums, spec.lambda)?) };
-    let own = afl::sums(&spec.sums, own, cancelled)?;
-    let mut heads = vec![(Arm::Local, solved(&own)?)];
-    for (texts, set) in spec.texts.iter().zip(sets) {
-        let written = afl::sums(&spec.sums, set, cancelled)?;
-        let mut both = written.clone();
-        for _ in 0..spec.weight {
-            both.add(&own)?;
-        }
-        heads.push((texts.arm(), solved(&both)?));
-        heads.push((texts.alone(), solved(&written)?));
-    }
+    let sums = sums_of(spec, sets, cancelled)?;
+    let mut heads = heads_with_records(spec, own, &sums, cancelled)?;
+    heads.extend(heads_of_texts(spec, &sums)?);
     Ok(heads)
 }
 

@@ -34,14 +34,16 @@ pub(super) fn vote(
     resources: &Resources<'_>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Votes, Made), AgentError> {
-    let VoteSpec { sums } = parse(&assignment.spec)?;
+    let VoteSpec { sums, left } = parse(&assignment.spec)?;
     let candidates = assignment
         .inputs
         .first()
         .ok_or_else(|| AgentError::Task("the vote came without candidates".to_owned()))?;
     let (votes, made) = exact(&sums, candidates, source, resources, cancelled)?;
-    let Some(privacy) = &sums.privacy else { return Ok((Votes { votes }, made)) };
-    let (votes, made) = resources.purse()?.draw(privacy, |token| {
+    if sums.privacy.is_none() {
+        return Ok((Votes { votes }, made));
+    }
+    let (votes, made) = resources.purse()?.draw(left, |token| {
         mechanism::discrete_gaussian(&votes, bound()?, token).map_err(|e| AgentError::Task(e.to_string()))
     })?;
     Ok((Votes { votes }, made))
@@ -50,15 +52,17 @@ pub(super) fn vote(
 /// This site's votes for a secure sum of at least `least` sites, with its share of the noise that the sum then has. Alone they
 /// have too little: they must not be seen unmasked. Charged as if the site had added all of it.
 pub(super) fn share(
-    sums: &SumsSpec,
+    VoteSpec { sums, left }: &VoteSpec,
     (candidates, least): (&[u8], u32),
     source: &Source,
     resources: &Resources<'_>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<i64>, Made), AgentError> {
     let (votes, made) = exact(sums, candidates, source, resources, cancelled)?;
-    let Some(privacy) = &sums.privacy else { return Ok((votes, made)) };
-    resources.purse()?.draw(privacy, |token| {
+    if sums.privacy.is_none() {
+        return Ok((votes, made));
+    }
+    resources.purse()?.draw(*left, |token| {
         let shared = mechanism::discrete_gaussian_share(&votes, bound()?, least, token);
         shared.map_err(|e| AgentError::Task(e.to_string()))
     })

@@ -56,5 +56,10 @@ pub(super) fn perform(
             summed::vector(&update.parameters, weight, &grid).map_err(|e| task(&e))
         },
     )?;
-    Ok(Answer { kind: RELEASE_UPDATES, bytes: Private::new(bytes), seconds: made.seconds(began), made })
+    Ok(Answer {
+        kind: RELEASE_UPDATES,
+        bytes: Private::new(bytes),
+        seconds: secure::seconds(stage, &made, began),
+        made,
+    })
 }

@@ -1,11 +1,13 @@
 //! Canaries: invented sentences with a secret, each in the place of one of a site's training records. A generator that has learnt
 //! records by heart writes them; the released texts are searched for the secrets.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use sheaf_coordinator::report::Canaries;
-use sheaf_data::{Dataset, SiteRows, Split};
+use sheaf_data::{Dataset, Schema, SiteRows, Split};
 use sheaf_text::{overlap::longest_run, words::words};
 use sheaf_transport::digest::sha256_hex;
+
+use super::is_about;
 
 /// Words of a secret: 20 bits, which no text has by chance.
 const WORDS: usize = 4;
@@ -17,20 +19,28 @@ const NOUNS: [&str; 32] = [
     "magnet", "puzzle",
 ];
 
-/// Plants so many in the training records of every site.
-pub(super) fn plant(dataset: &mut Dataset, sites: &[SiteRows], each: usize) -> Result<()> {
+/// Plants so many in the training records of every site, among those of the classes that the plan is about: no generator learns
+/// from others.
+pub(super) fn plant(dataset: &mut Dataset, sites: &[SiteRows], schema: &Schema, each: usize) -> Result<()> {
+    if each == 0 {
+        return Ok(());
+    }
     for site in sites {
-        let training: Vec<usize> =
-            site.rows.iter().copied().filter(|row| dataset.split()[*row] == Split::Train).collect();
+        let training: Vec<usize> = site
+            .rows
+            .iter()
+            .copied()
+            .filter(|row| dataset.split()[*row] == Split::Train && is_about(dataset, schema, *row))
+            .collect();
         if training.len() < each {
-            anyhow::bail!(
+            bail!(
                 "[simulate] canaries = {each}, but site {} has {} training records to put them in the place of",
                 site.name,
                 training.len()
             );
         }
         // Spread over the site's records, so that they stand under several labels.
-        for (number, row) in training.iter().step_by(training.len() / each.max(1)).take(each).enumerate() {
+        for (number, row) in training.iter().step_by(training.len() / each).take(each).enumerate() {
             dataset
                 .replace_text(*row, &sentence(&secret(&site.name, number)))
                 .context("[simulate] canaries")?;
@@ -80,29 +90,37 @@ mod tests {
         vec![SiteRows { name: "a".to_owned(), rows: (0..dataset.len()).collect() }]
     }
 
+    fn schema() -> Schema {
+        toml::from_str("text_dim = 64\n[declared]\nclasses = ['x', 'y']\n").unwrap()
+    }
+
     fn dataset(rows: usize) -> Dataset {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.jsonl");
         let lines: String = (0..rows)
             .map(|row| {
                 let split = if row == 0 { "test" } else { "train" };
-                format!("{{\"text\":\"record {row}\",\"answer\":\"answer {row}\",\"label\":\"x\",\"split\":\"{split}\"}}\n")
+                let label = if row == 1 { "undeclared" } else { "x" };
+                format!("{{\"text\":\"record {row}\",\"answer\":\"answer {row}\",\"label\":\"{label}\",\"split\":\"{split}\"}}\n")
             })
             .collect();
         std::fs::write(&path, lines).unwrap();
         let assets = sheaf_data::AssetStore::new(folder.path().to_owned(), None);
-        let schema: sheaf_data::Schema = toml::from_str("text_dim = 64\n").unwrap();
-        sheaf_data::Source::Text { path: Some(path), asset: None }.open(&schema, &assets).unwrap()
+        sheaf_data::Source::Text { path: Some(path), asset: None }.open(&schema(), &assets).unwrap()
     }
 
     #[test]
     fn a_planted_secret_is_found_where_a_text_repeats_it_and_nowhere_else() {
         let mut dataset = dataset(9);
         let sites = sites(&dataset);
-        plant(&mut dataset, &sites, 3).unwrap();
+        plant(&mut dataset, &sites, &schema(), 3).unwrap();
         let texts: Vec<String> = (0..9).map(|row| dataset.text(row).unwrap().to_owned()).collect();
         assert_eq!(texts.iter().filter(|text| text.starts_with("The secret code is")).count(), 3);
-        assert_eq!(texts[0], "record 0", "test records stay");
+        assert_eq!(
+            texts[..2],
+            ["record 0", "record 1"],
+            "test records stay, and those that nothing is learnt from"
+        );
 
         let clean = searched(&sites, 3, ["nothing of it"].into_iter());
         assert_eq!((clean.planted, clean.found, clean.longest_run), (3, 0, 0));
@@ -117,9 +135,11 @@ mod tests {
         let secrets: std::collections::BTreeSet<_> =
             (0..50).flat_map(|n| [secret("a", n), secret("b", n)]).collect();
         assert_eq!(secrets.len(), 100);
-        let mut dataset = dataset(3);
+        let mut dataset = dataset(4);
         let sites = sites(&dataset);
-        let error = plant(&mut dataset, &sites, 3).unwrap_err().to_string();
+        let none = vec![SiteRows { name: "none".to_owned(), rows: Vec::new() }];
+        plant(&mut dataset, &none, &schema(), 0).unwrap();
+        let error = plant(&mut dataset, &sites, &schema(), 3).unwrap_err().to_string();
         assert!(error.contains("site a has 2 training records"), "{error}");
     }
 }

@@ -123,7 +123,10 @@ fn released(prepared: &Prepared, out: &Path) -> Result<Vec<String>> {
     for site in &prepared.sites {
         let path = out.join("synthetic").join(format!("{}.jsonl", site.name));
         // A site that left the run has none.
-        let Ok(lines) = fs::read(&path) else { continue };
+        let lines = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            lines => lines.with_context(|| path.display().to_string())?,
+        };
         let lines = from_lines(&lines).with_context(|| path.display().to_string())?;
         texts.extend(lines.into_iter().map(|line| line.text));
     }

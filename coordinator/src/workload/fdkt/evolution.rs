@@ -68,8 +68,9 @@ pub(super) fn ask_vote(
     let encoding = declared(context)?;
     let features = options.afl().features(encoding.input_dim());
     let privacy = context.plan.privacy.as_ref().map(crate::privacy::Privacy::model_spec);
-    let spec =
-        VoteSpec { sums: SumsSpec { schema: context.plan.schema.clone(), encoding, features, privacy } };
+    let sums = SumsSpec { schema: context.plan.schema.clone(), encoding, features, privacy };
+    let left = u64::from(options.evolution.rounds - population.round);
+    let spec = VoteSpec { sums, left };
     if context.plan.run.secure_aggregation {
         let candidates = candidates(context, &population.candidates)?.len();
         return secure::ask_vote(context, &spec, (&population, candidates), all).map(Some);

@@ -224,6 +224,11 @@ pub(super) fn refuse(problem: impl std::fmt::Display) -> Error {
 }
 
 impl FdktOptions {
+    /// Whether sites write texts themselves, which leave them.
+    pub fn sites_write(&self) -> bool {
+        self.synthesises() && self.synthesiser == Synthesiser::DpLora
+    }
+
     /// Reads and checks the plan's table.
     ///
     /// # Errors
@@ -277,8 +282,8 @@ impl FdktOptions {
         if !(8..=2048).contains(&self.max_tokens) {
             return Err(refuse("max_tokens must be 8 to 2048"));
         }
-        if !(self.lambda.is_finite() && self.lambda > 0.0) || self.private_weight == 0 {
-            return Err(refuse("lambda must be above 0 and private_weight at least 1"));
+        if !(self.lambda.is_finite() && self.lambda > 0.0) || !(1..=1000).contains(&self.private_weight) {
+            return Err(refuse("lambda must be above 0, private_weight 1 to 1000"));
         }
         let twice = (1..self.task.len()).any(|at| self.task[..at].contains(&self.task[at]));
         if self.task.is_empty() || twice {

@@ -81,7 +81,7 @@ pub(super) fn ask_vote(
     let same = spec.sums.privacy.is_none() && !population.voters.is_empty();
     let sites = same.then(|| population.voters.clone());
     let asked = sites.as_ref().map_or(context.members.len(), Vec::len);
-    let needed = secure::needed(context, asked);
+    let needed = if same { asked.max(2) as u32 } else { secure::needed(context, asked) };
     let sum = SecureSum {
         base: &format!("{VOTE}{round}"),
         spec,

@@ -101,8 +101,9 @@ fn lines(path: &Path, layout: Option<&Layout>) -> Result<Vec<Line>, DataError> {
 }
 
 fn of_csv(path: &Path, reader: impl Read, layout: Option<&Layout>) -> Result<Vec<Line>, DataError> {
-    let mut csv = csv::ReaderBuilder::new().has_headers(layout.is_none()).from_reader(reader);
+    let mut csv = csv::Reader::from_reader(reader);
     if let Some(layout) = layout {
+        // Before the first row is read: it stays a row then.
         csv.set_headers(csv::StringRecord::from(layout.columns.clone()));
     }
     let named = |label: String, row: usize| match layout.map(|layout| &layout.classes) {

@@ -95,18 +95,19 @@ impl Classifier {
         let stride = config.batch * config.accumulation;
         let seen = (cases.len() as f64 * config.epochs).ceil() as usize;
         // The last step of a pass may be a smaller one: a case comes once in it.
-        let passes = seen.div_ceil(cases.len());
-        let steps: Vec<Vec<usize>> = (0..passes)
-            .flat_map(|pass| {
-                let mut order = order_of(config.seed, pass, cases.len());
-                order.truncate(seen - pass * cases.len());
-                order.chunks(stride).map(<[usize]>::to_vec).collect::<Vec<_>>()
-            })
-            .collect();
-        for (step, chosen) in steps.iter().enumerate() {
+        let (whole, rest) = (seen / cases.len(), seen % cases.len());
+        let steps = whole * cases.len().div_ceil(stride) + rest.div_ceil(stride);
+        let mut order = Vec::new();
+        for step in 0..steps {
             if cancelled() {
                 return Err(ModelError::Stopped);
             }
+            let (pass, of_pass) = (step / cases.len().div_ceil(stride), step % cases.len().div_ceil(stride));
+            if of_pass == 0 {
+                order = order_of(config.seed, pass, cases.len());
+                order.truncate(seen - pass * cases.len());
+            }
+            let chosen = order.chunks(stride).nth(of_pass).unwrap_or_default();
             let chosen: Vec<Case> = chosen.iter().map(|at| cases[*at]).collect();
             let divisor = mean_weight * chosen.len() as f64;
             let (loss, mut gradient) =
@@ -121,7 +122,7 @@ impl Classifier {
             if config.clip > 0.0 && norm > config.clip {
                 rescale(&mut gradient, config.clip / norm);
             }
-            let rate = schedule(config.learning_rate, config.warmup, step, steps.len());
+            let rate = schedule(config.learning_rate, config.warmup, step, steps);
             classifier.step(&mut optimizer, &gradient, rate);
         }
         Ok(classifier)

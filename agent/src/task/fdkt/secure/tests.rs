@@ -134,9 +134,9 @@ impl Site {
     }
 
     fn exact(&self, spec: &VoteSpec, candidates: &[u8]) -> Vec<i64> {
-        let sums = SumsSpec { privacy: None, ..spec.sums.clone() };
+        let exact = VoteSpec { sums: SumsSpec { privacy: None, ..spec.sums.clone() }, ..spec.clone() };
         let resources = self.resources(spec);
-        votes::share(&sums, (candidates, LEAST), &self.source, &resources, &|| false).unwrap().0
+        votes::share(&exact, (candidates, LEAST), &self.source, &resources, &|| false).unwrap().0
     }
 }
 
@@ -166,7 +166,7 @@ fn spec(noised: bool) -> VoteSpec {
     let event = Event::Gaussian { sigma: Sigma::new(SIGMA).unwrap(), count: 2 };
     let privacy =
         PrivacySpec { unit: "row".to_owned(), delta: Delta::new(1e-3).unwrap(), event, training: None };
-    VoteSpec { sums: SumsSpec { schema, encoding, features, privacy: noised.then_some(privacy) } }
+    VoteSpec { sums: SumsSpec { schema, encoding, features, privacy: noised.then_some(privacy) }, left: 2 }
 }
 
 fn candidates(per_label: usize) -> Vec<u8> {

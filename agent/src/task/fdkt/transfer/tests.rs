@@ -1,7 +1,7 @@
 //! Which models there are, what is counted of them, and what a privacy unit can move of that.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -191,36 +191,112 @@ fn classifiers_learn_from_what_their_arm_names() {
     let texts = [written(&right), written(&wrong)];
     let told = std::cell::RefCell::new(Vec::new());
     let tell = |what: &str| told.borrow_mut().push(what.to_owned());
-    let given =
-        classifier::given((&spec, &how), &model, &records, &texts, (&tell, &nowhere), &|| false).unwrap();
-    let arms: Vec<Arm> = given.iter().map(|(arm, _)| *arm).collect();
-    assert_eq!(arms, spec.arms());
-    assert_eq!(arms[0], Arm::Local);
-    let of = |arm| given.iter().find(|(of, _)| *of == arm).map(|(_, given)| given.clone()).unwrap();
+    let job = Job { how: &how, model: &model, texts: &texts, tell: &tell, keep: &nowhere };
+    let given = job.given(&spec, &records, false).unwrap();
+    let arms: BTreeSet<Arm> = given.iter().map(|(arm, _)| *arm).collect();
+    assert_eq!(arms, spec.arms().into_iter().collect());
+    let of = |given: &[(Arm, Given)], arm| {
+        given.iter().find(|(of, _)| *of == arm).map(|(_, given)| given.clone()).unwrap()
+    };
     let all = BTreeMap::from([(2, 0), (3, 1), (4, 1), (5, 0)]);
     for arm in [Arm::Local, Arm::Synthetic, Arm::SyntheticAlone] {
-        assert_eq!(of(arm), all, "{arm:?}: rows of declared classes alone");
+        assert_eq!(of(&given, arm), all, "{arm:?}: rows of declared classes alone");
     }
-    assert_ne!(of(Arm::FdktAlone), all, "it has learnt from wrong texts alone");
-    assert!(told.borrow().iter().any(|what| what == "training classifiers, 4 of 5"), "{told:?}");
+    assert_ne!(of(&given, Arm::FdktAlone), all, "it has learnt from wrong texts alone");
+    assert!(told.borrow().iter().any(|what| what == "training classifiers of records, 2 of 3"), "{told:?}");
 
     let kept = tempfile::tempdir().unwrap();
-    let keep = |name: &str| Ok(Some(kept.path().join(name)));
+    let into = |name: &str| Ok(Some(kept.path().join(name)));
     spec.sums.privacy = Some(laplace());
-    let private =
-        classifier::given((&spec, &how), &model, &records, &texts, (&|_| {}, &keep), &|| false).unwrap();
+    let private = Job { keep: &into, ..job }.given(&spec, &records, false).unwrap();
     assert_eq!(private.len(), given.len(), "the site's own figures are of all arms");
     assert!(spec.arms().iter().all(|arm| !arm.reads_records()), "and none of a record is counted for others");
     let files = ["adapter_model.safetensors", "adapter_config.json", "head.safetensors"];
     assert!(files.iter().all(|file| kept.path().join("task-model").join(file).exists()));
-
-    let stopped = classifier::given((&spec, &how), &model, &records, &texts, (&|_| {}, &nowhere), &|| true);
+    let stopped = job.given(&spec, &records, true);
     assert!(matches!(stopped, Err(AgentError::Cancelled)));
 
     let none = dataset(&RECORDS[2..]);
-    let given =
-        classifier::given((&spec, &how), &model, &none, &texts, (&|_| {}, &nowhere), &|| false).unwrap();
-    assert!(given[0].1.values().all(|class| *class == 0), "a site without records answers like any other");
+    let given = job.given(&spec, &none, false).unwrap();
+    let local = of(&given, Arm::Local);
+    assert!(local.values().all(|class| *class == 0), "a site without records answers like any other");
+
+    let how = ClassifierSpec { max_tokens: 1 << 20, ..how.clone() };
+    let refused = Job { how: &how, ..job }.given(&spec, &records, false).unwrap_err().to_string();
+    assert!(refused.contains("at most"), "{refused}");
+}
+
+/// What classifiers are made of, but for the specification, which tests change.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    how: &'a ClassifierSpec,
+    model: &'a LanguageModel,
+    texts: &'a [Vec<Labelled>],
+    tell: &'a dyn Fn(&str),
+    keep: &'a dyn Fn(&str) -> Result<Option<PathBuf>, AgentError>,
+}
+
+impl Job<'_> {
+    fn given(
+        self,
+        spec: &TransferSpec,
+        records: &Dataset,
+        cancelled: bool,
+    ) -> Result<Vec<(Arm, Given)>, AgentError> {
+        let Self { how, model, texts, tell, keep } = self;
+        classifier::given(&classifier::Job { spec, how, model, texts, tell, keep }, records, &|| cancelled)
+    }
+}
+
+/// The claim of the module: what is counted knows nothing of a record, to the bit.
+#[test]
+fn a_record_changes_nothing_of_what_models_without_records_answer() {
+    let mut spec = spec();
+    spec.sums.privacy = Some(laplace());
+    let how = spec.classifier.clone().unwrap();
+    let model = tiny();
+    let texts = [
+        written(&[("this red car", "car"), ("his blue boat", "boat")]),
+        written(&[("her red car which is much longer than all the others", "car"), ("a boat", "boat")]),
+    ];
+    let answers = |lines: &[(&str, &str, &str, &str)]| {
+        let keep = &nowhere;
+        let job =
+            classifier::Job { spec: &spec, how: &how, model: &model, texts: &texts, tell: &|_| {}, keep };
+        let given = classifier::given(&job, &dataset(lines), &|| false).unwrap();
+        let alone = given.into_iter().filter(|(arm, _)| !arm.reads_records());
+        // By the text, since rows move.
+        let of = |(arm, given): (Arm, Given)| {
+            let texts = given.into_iter().map(|(row, class)| (lines[row].1.to_owned(), class));
+            (arm, texts.collect::<BTreeMap<_, _>>())
+        };
+        alone.map(of).collect::<BTreeMap<_, _>>()
+    };
+    let all = answers(RECORDS);
+    assert_eq!(answers(&RECORDS[1..]), all, "without a training record");
+    let without: Vec<_> = RECORDS.iter().copied().filter(|record| record.1 != "one blue boat").collect();
+    for (arm, given) in answers(&without) {
+        assert!(given.iter().all(|(text, class)| all[&arm][text] == *class), "without a test record");
+    }
+}
+
+#[test]
+fn what_could_fail_for_a_record_or_without_end_is_refused_beforehand() {
+    let refused = |change: &dyn Fn(&mut TransferSpec), problem: &str| {
+        let mut spec = spec();
+        spec.sums.privacy = Some(laplace());
+        change(&mut spec);
+        let error = check(&spec, 2).map(drop).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    };
+    refused(&|spec| spec.sums.encoding.classes.push("tree".to_owned()), "classes");
+    refused(&|spec| spec.sums.schema.declared = None, "classes");
+    refused(&|spec| spec.lambda = 0.0, "lambda");
+    refused(&|spec| spec.sums.features.normalize = Normalize::None, "bounded length");
+    refused(&|spec| spec.weight = 0, "weigh");
+    refused(&|spec| spec.weight = u32::MAX, "weigh");
+    refused(&|spec| spec.classifier.as_mut().unwrap().tuning.epochs = 10_000, "epochs");
+    assert!(check(&TransferSpec { lambda: 0.0, ..spec() }, 2).is_ok(), "without noise nothing is hidden");
 }
 
 fn nowhere(_: &str) -> Result<Option<PathBuf>, AgentError> {
