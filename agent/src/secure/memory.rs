@@ -1,6 +1,6 @@
 //! What the site keeps of secure sums: the state of a round, the history over all rounds, and the peers it has met.
 
-use sheaf_secagg::{History, Site, SiteStore, Terms, Wire};
+use sheaf_secagg::{History, Site, SiteStore, Subject, Terms, Wire};
 
 use crate::{
     error::AgentError,

@@ -103,7 +103,7 @@ impl Workload for Fdkt {
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         FdktOptions::of(plan)?;
-        secure::check_plan(plan)?;
+        super::secure::check_plan(plan)?;
         Encoding::declared(&plan.schema).map(drop).map_err(|e| Error::invalid(e.to_string()))
     }
 

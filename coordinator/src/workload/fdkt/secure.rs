@@ -28,9 +28,6 @@ use crate::{
     },
 };
 
-/// Noise that is so many standard deviations from 0 does not happen: once in 10^340 numbers.
-const TAIL: f64 = 40.0;
-
 /// What the last stage gives: the sum's own outcome and the phase's in one document.
 #[derive(Serialize)]
 struct Opened<T> {
@@ -38,19 +35,6 @@ struct Opened<T> {
     stage: StageOutcome,
     #[serde(flatten)]
     outcome: T,
-}
-
-/// Refuses a plan whose sums would be a single site's, or would not hold the noise.
-pub(super) fn check_plan(plan: &Plan) -> Result<(), Error> {
-    secure::check_plan(plan)?;
-    let sigma = plan.privacy.as_ref().and_then(|privacy| privacy.model.sigma());
-    // One half is for the votes, 2^33 records, one for the noise. A site alone adds less than the whole.
-    if plan.run.secure_aggregation
-        && sigma.is_some_and(|sigma| TAIL * sigma.get() * VOTE_UNIT as f64 > (NOISED / 2) as f64)
-    {
-        return Err(Error::invalid("[privacy] epsilon asks for more noise than a secure sum of votes holds"));
-    }
-    Ok(())
 }
 
 /// Whether a phase is a stage of a secure sum.
@@ -61,7 +45,8 @@ pub(super) fn is_stage(name: &str) -> bool {
 /// The largest magnitude of a number of votes at one of so many sites. A site refuses to send a larger one, so no total wraps.
 fn largest(plan: &Plan, sites: usize) -> u64 {
     let bound = match &plan.privacy {
-        // Whether a site has more records than the plan allows would show by its refusal, and is not paid for.
+        // Whether a site has more records than the plan allows would show by its refusal, and is not paid for. One half is for the
+        // votes, 2^33 records; the other for the noise: no plan asks for a sigma above 10^6, and 40 of these are a two-hundredth of it.
         Some(_) => NOISED,
         None => plan.run.max_site_rows.saturating_mul(VOTE_UNIT as u64),
     };

@@ -113,7 +113,8 @@ impl Party {
                     .map(|m| m.to_bytes().unwrap())
             }
             Stage::MaskedInput => {
-                let inbox = Wire::from_bytes(&inputs[0]).unwrap();
+                // After what the vector is made of.
+                let inbox = Wire::from_bytes(inputs.last().unwrap()).unwrap();
                 site.mask(&inbox, &self.values, history, &mut Memory).map(|m| m.to_bytes().unwrap())
             }
             Stage::Consistency => {
