@@ -257,7 +257,7 @@ pub(super) fn given(
 }
 
 /// Numbers of the sets' texts in a corpus.
-fn sets<'a>(job: &Job<'_>, corpus: &mut Corpus<'a>) -> Result<BTreeMap<Texts, Vec<Known>>, AgentError> {
+fn sets(job: &Job<'_>, corpus: &mut Corpus<'_>) -> Result<BTreeMap<Texts, Vec<Known>>, AgentError> {
     let mut sets = BTreeMap::new();
     for (name, texts) in job.spec.texts.iter().zip(job.texts) {
         sets.insert(*name, corpus.texts(texts, &job.spec.sums.encoding.classes)?);

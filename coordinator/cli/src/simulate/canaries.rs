@@ -97,13 +97,15 @@ mod tests {
     fn dataset(rows: usize) -> Dataset {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.jsonl");
-        let lines: String = (0..rows)
-            .map(|row| {
-                let split = if row == 0 { "test" } else { "train" };
-                let label = if row == 1 { "undeclared" } else { "x" };
-                format!("{{\"text\":\"record {row}\",\"answer\":\"answer {row}\",\"label\":\"{label}\",\"split\":\"{split}\"}}\n")
-            })
-            .collect();
+        let line = |row| {
+            let split = if row == 0 { "test" } else { "train" };
+            let label = if row == 1 { "undeclared" } else { "x" };
+            format!(
+                "{{\"text\":\"record {row}\",\"answer\":\"answer {row}\",\"label\":\"{label}\",\"split\":\"{split}\"}}"
+            )
+        };
+        let lines: Vec<String> = (0..rows).map(line).collect();
+        let lines = lines.join("\n");
         std::fs::write(&path, lines).unwrap();
         let assets = sheaf_data::AssetStore::new(folder.path().to_owned(), None);
         sheaf_data::Source::Text { path: Some(path), asset: None }.open(&schema(), &assets).unwrap()

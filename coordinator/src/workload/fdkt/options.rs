@@ -282,7 +282,8 @@ impl FdktOptions {
         if !(8..=2048).contains(&self.max_tokens) {
             return Err(refuse("max_tokens must be 8 to 2048"));
         }
-        if !(self.lambda.is_finite() && self.lambda > 0.0) || !(1..=1000).contains(&self.private_weight) {
+        let weighs = (1..=1000).contains(&self.private_weight);
+        if !(self.lambda.is_finite() && self.lambda > 0.0 && weighs) {
             return Err(refuse("lambda must be above 0, private_weight 1 to 1000"));
         }
         let twice = (1..self.task.len()).any(|at| self.task[..at].contains(&self.task[at]));

@@ -191,7 +191,7 @@ fn classifiers_learn_from_what_their_arm_names() {
     let texts = [written(&right), written(&wrong)];
     let told = std::cell::RefCell::new(Vec::new());
     let tell = |what: &str| told.borrow_mut().push(what.to_owned());
-    let job = Job { how: &how, model: &model, texts: &texts, tell: &tell, keep: &nowhere };
+    let job = Job { how: &how, model: &model, texts: &texts, tell: &tell, keep: &|_| Ok(None) };
     let given = job.given(&spec, &records, false).unwrap();
     let arms: BTreeSet<Arm> = given.iter().map(|(arm, _)| *arm).collect();
     assert_eq!(arms, spec.arms().into_iter().collect());
@@ -260,10 +260,8 @@ fn a_record_changes_nothing_of_what_models_without_records_answer() {
         written(&[("her red car which is much longer than all the others", "car"), ("a boat", "boat")]),
     ];
     let answers = |lines: &[(&str, &str, &str, &str)]| {
-        let keep = &nowhere;
-        let job =
-            classifier::Job { spec: &spec, how: &how, model: &model, texts: &texts, tell: &|_| {}, keep };
-        let given = classifier::given(&job, &dataset(lines), &|| false).unwrap();
+        let job = Job { how: &how, model: &model, texts: &texts, tell: &|_| {}, keep: &|_| Ok(None) };
+        let given = job.given(&spec, &dataset(lines), false).unwrap();
         let alone = given.into_iter().filter(|(arm, _)| !arm.reads_records());
         // By the text, since rows move.
         let of = |(arm, given): (Arm, Given)| {
@@ -297,10 +295,6 @@ fn what_could_fail_for_a_record_or_without_end_is_refused_beforehand() {
     refused(&|spec| spec.weight = u32::MAX, "weigh");
     refused(&|spec| spec.classifier.as_mut().unwrap().tuning.epochs = 10_000, "epochs");
     assert!(check(&TransferSpec { lambda: 0.0, ..spec() }, 2).is_ok(), "without noise nothing is hidden");
-}
-
-fn nowhere(_: &str) -> Result<Option<PathBuf>, AgentError> {
-    Ok(None)
 }
 
 #[test]
