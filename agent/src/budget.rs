@@ -193,6 +193,15 @@ impl Purse {
         Request { event, ..self.request.clone() } == *other
     }
 
+    /// Refuses at once what [`Self::draw`] would refuse in the end: for tasks of one draw after long work.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`].
+    pub fn check(&self, rest: u64) -> Result<(), AgentError> {
+        // Nothing is drawn under it, so that nothing is charged.
+        self.reserve(1, rest.max(1))?.settle().map(drop).map_err(ledger_error)
+    }
+
     /// One draw: reserve, draw, and hand the charge over with the answer. `rest` are the draws that the run still wants, this one
     /// included.
     ///

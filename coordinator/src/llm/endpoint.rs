@@ -167,8 +167,12 @@ impl Endpoint {
             Ok(completion) => return Ok(completion),
             Err(failure) => failure,
         };
-        let of_form =
-            matches!(first.status, Some(StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY));
+        let of_form = match first.status {
+            Some(StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) => true,
+            // `llama_cpp.server` calls a question of a form that it does not know an error of its own, and names the field.
+            Some(StatusCode::INTERNAL_SERVER_ERROR) => first.error.to_string().contains("response_format"),
+            _ => false,
+        };
         if of_form && matches!(prompt.options.format, Format::Json(_)) {
             match self.attempt(prompt, Dialect::Object).await {
                 Ok(completion) => {

@@ -80,6 +80,10 @@ pub(super) fn worth(
 ) -> Result<(Transfer, Made), AgentError> {
     let classifier = check(spec, inputs.len())?;
     let (schema, privacy) = (&spec.sums.schema, spec.sums.privacy.as_ref());
+    let purse = privacy.map(|_| resources.purse()).transpose()?;
+    if let (Some(purse), Some(privacy)) = (&purse, privacy) {
+        purse.check(privacy.event.count())?;
+    }
     let records = source.open(schema, resources.assets)?;
     let test = records.rows(Split::Test);
     let made = Made::OfRows(records.rows(Split::Train).len() as u64);
@@ -126,13 +130,13 @@ pub(super) fn worth(
     }
     let exact = answer(&models, &counts(&spec.sums, &models, &records, &test, cancelled)?);
     resources.keep(WORTH, &to_json(&exact)?)?;
-    let Some(privacy) = privacy else {
+    let (Some(privacy), Some(purse)) = (privacy, purse) else {
         return Ok((exact, made));
     };
     models.retain(|model| !model.arm.reads_records());
     let counts = |rows: &[usize]| counts(&spec.sums, &models, &records, rows, cancelled);
     let counting = afl::private::Counting { of: &counts, most: models.len() + 1 };
-    let (counts, made) = afl::private::noised_counts(privacy, &counting, &records, resources.purse()?)?;
+    let (counts, made) = afl::private::noised_counts(privacy, &counting, &records, purse)?;
     Ok((answer(&models, &counts), made))
 }
 

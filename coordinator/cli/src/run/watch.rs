@@ -33,6 +33,9 @@ pub(crate) async fn run(cli: &Cli, operator: &mut Operator, run: &str) -> Result
         "done" => {
             if !cli.json {
                 say!("{} is done. Model SHA-256: {}", summary.run_id, summary.model_sha256);
+                for member in detail.members.iter().filter(|member| !member.reason.is_empty()) {
+                    say!("{} did not answer at last: {}", member.site, member.reason);
+                }
                 say!("Fetch the report: sheaf run report {}", summary.run_id);
             }
             Ok(())
