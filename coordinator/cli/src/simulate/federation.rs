@@ -25,7 +25,7 @@ use sheaf_privacy::{
     Epsilon,
     ledger::{Cap, PrivacyUnit},
 };
-use sheaf_proto::v1::{InviteSiteRequest, SubmitRunRequest};
+use sheaf_proto::v1::{InviteSiteRequest, RunRef, SubmitRunRequest};
 use sheaf_transport::token::EnrolmentToken;
 use tokio::{
     process::{Child, ChildStdin, Command},
@@ -197,6 +197,14 @@ impl Federation {
             workspace.mark()?;
         }
         let mut operator = self.operator.clone();
+        if workspace.resumed() {
+            // What made it fail may be gone by now; nobody else can ask it to go on.
+            let run = RunRef { run_id: workspace.run_id().to_owned() };
+            let found = operator.rpc.show_run(run.clone()).await?.into_inner();
+            if found.summary.is_some_and(|summary| summary.status == "failed") {
+                operator.rpc.resume_run(run).await?;
+            }
+        }
         let detail = tokio::select! {
             detail = run::follow(&mut operator, workspace.run_id(), steps) => detail?,
             ended = self.coordinator.child.wait() => bail!("the coordinator ended during the run ({})", ended?),
