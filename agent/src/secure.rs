@@ -132,7 +132,8 @@ impl SecureRounds<'_> {
     /// `inputs` are the task's, in order. `subject` says what is summed: a digest over the data set's content and over
     /// what is computed from it; sums of the same subject can be subtracted from one another, and are refused if too few
     /// sites would be left. It is called in the first stage, and in the input stage to see that the data are still the
-    /// same. `values` gives the vector and is called in the input stage alone. A site that was killed between saving the
+    /// same. `values` gives the vector with what it was made of, and is called in the input stage alone: what the other
+    /// stages say is made of nothing of records. A site that was killed between saving the
     /// stage and posting its answer calls it again: it must give the same values, since a second vector under the same
     /// masks would give the difference away and is refused.
     ///
@@ -144,8 +145,8 @@ impl SecureRounds<'_> {
         asked: &SecureSpec,
         inputs: &[Vec<u8>],
         subject: impl FnOnce() -> Result<Subject, AgentError>,
-        values: impl FnOnce() -> Result<Vec<i64>, AgentError>,
-    ) -> Result<Vec<u8>, AgentError> {
+        values: impl FnOnce() -> Result<(Vec<i64>, Made), AgentError>,
+    ) -> Result<(Vec<u8>, Made), AgentError> {
         self.check_terms(&asked.terms)?;
         // Records are read before the agent's other secure sums have to wait.
         let needs_subject = matches!(asked.stage, Stage::Advertise | Stage::MaskedInput);
@@ -154,11 +155,14 @@ impl SecureRounds<'_> {
             // What is refused here anyway must not have been paid for.
             self.check_input(asked, inputs, subject)?;
         }
-        let values = (asked.stage == Stage::MaskedInput).then(values).transpose()?;
+        let (values, made) = match (asked.stage == Stage::MaskedInput).then(values).transpose()? {
+            Some((values, made)) => (Some(values), made),
+            None => (None, Made::Protocol),
+        };
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut memory = Memory::load(self.state, &asked.terms)?;
         memory.check(&asked.terms, subject.as_ref().filter(|_| asked.stage == Stage::MaskedInput))?;
-        match (asked.stage, subject, values) {
+        let bytes = match (asked.stage, subject, values) {
             (Stage::Advertise, Some(subject), _) => self.advertise(&mut memory, &asked.terms, subject),
             (Stage::ShareKeys, ..) => self.share(&mut memory, inputs),
             (Stage::MaskedInput, _, Some(values)) => {
@@ -179,7 +183,8 @@ impl SecureRounds<'_> {
                 written(&site.unmask(&request, history, &peers, store).map_err(refusal)?)
             }
             _ => Err(AgentError::Task("a stage of a secure sum without what it needs".to_owned())),
-        }
+        }?;
+        Ok((bytes, made))
     }
 
     /// Refuses an input stage for all that does not hang on the vector.

@@ -6,7 +6,8 @@ mod tests {
 
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
     use sheaf_agent::{
-        config::Config, error::AgentError, identity::Identity, secure::SecureRounds, state::State,
+        config::Config, egress::Made, error::AgentError, identity::Identity, secure::SecureRounds,
+        state::State,
     };
     use sheaf_proto::secure::{Introduction, Register, SecureSpec};
     use sheaf_secagg::{
@@ -93,7 +94,8 @@ mod tests {
                 run_id: "run",
                 plan_sha256: &hex::encode(PLAN),
             };
-            rounds.answer(spec, inputs, || Ok(self.subject), || Ok(self.values.clone()))
+            let values = || Ok((self.values.clone(), Made::OfRows(1)));
+            rounds.answer(spec, inputs, || Ok(self.subject), values).map(|(bytes, _)| bytes)
         }
 
         fn denied(&self, spec: &SecureSpec, inputs: &[Vec<u8>]) -> String {

@@ -71,9 +71,7 @@ fn sums_stage(
         None => shape.vector_len(),
     };
     secure::check_length(asked, length)?;
-    // Only the masked vector is made of records.
-    let mut made = Made::Protocol;
-    let bytes = resources.secure()?.answer(
+    resources.secure()?.answer(
         asked,
         &assignment.inputs,
         || Ok(subject(SUMMED, &source.digest(resources.assets)?, &[])),
@@ -82,17 +80,12 @@ fn sums_stage(
             if let Some(privacy) = &spec.privacy {
                 let least = asked.terms.min_survivors;
                 let purse = resources.purse()?;
-                let (noised, paid) =
-                    private::share(&spec, privacy, &opened.dataset, (purse, least), cancelled)?;
-                made = paid;
-                return Ok(noised);
+                return private::share(&spec, privacy, &opened.dataset, (purse, least), cancelled);
             }
             let sums = sums(&spec, &opened.dataset, cancelled)?;
-            made = Made::OfRows(sums.rows());
-            Ok(sums.to_vector())
+            Ok((sums.to_vector(), Made::OfRows(sums.rows())))
         },
-    )?;
-    Ok((bytes, made))
+    )
 }
 
 fn evaluate_stage(
@@ -106,25 +99,21 @@ fn evaluate_stage(
     secure::check_length(asked, spec.vector_len() as u64)?;
     let (model, inputs) =
         secure::split_inputs(assignment, asked.stage, "the evaluation came without a model")?;
-    let mut made = Made::Protocol;
-    let bytes = resources.secure()?.answer(
+    resources.secure()?.answer(
         asked,
         inputs,
         || Ok(subject(FIGURES, &source.digest(resources.assets)?, &[])),
         || {
             let opened = features::open(source, &spec.sums.schema, resources, cancelled)?;
-            let figures = if let Some(privacy) = &spec.sums.privacy {
+            let (figures, made) = if let Some(privacy) = &spec.sums.privacy {
                 let purse = resources.purse()?;
-                let (figures, paid) = private::evaluate(&spec, privacy, model, &opened, purse, cancelled)?;
-                made = paid;
-                figures
+                private::evaluate(&spec, privacy, model, &opened, purse, cancelled)?
             } else {
                 let figures = evaluate(&spec, model, &opened, assignment.min_rows, cancelled)?;
-                made = Made::OfRows(figures.train_rows);
-                figures
+                let made = Made::OfRows(figures.train_rows);
+                (figures, made)
             };
-            Ok(spec.to_vector(&figures))
+            Ok((spec.to_vector(&figures), made))
         },
-    )?;
-    Ok((bytes, made))
+    )
 }

@@ -265,6 +265,8 @@ fn sets(job: &Job<'_>, corpus: &mut Corpus<'_>) -> Result<BTreeMap<Texts, Vec<Kn
     Ok(sets)
 }
 
+/// In a corpus of their own, though the texts are computed once more for the other arms: in one batch with records they would be
+/// rounded as the records have it, and what is counted must know nothing of these.
 fn of_texts(
     job: &Job<'_>,
     tests: &Tests<'_>,

@@ -85,9 +85,7 @@ fn vote_stage(
     let spec: VoteSpec = parse(&assignment.spec)?;
     let (candidates, inputs) =
         secure::split_inputs(assignment, asked.stage, "the vote came without candidates")?;
-    // Only the masked vector is made of records.
-    let mut made = Made::Protocol;
-    let bytes = resources.secure()?.answer(
+    resources.secure()?.answer(
         asked,
         inputs,
         || {
@@ -97,12 +95,9 @@ fn vote_stage(
         },
         || {
             let least = asked.terms.min_survivors;
-            let (vector, of) = votes::share(&spec, (candidates, least), source, resources, cancelled)?;
-            made = of;
-            Ok(vector)
+            votes::share(&spec, (candidates, least), source, resources, cancelled)
         },
-    )?;
-    Ok((bytes, made))
+    )
 }
 
 fn inputs_digest(sets: &[Vec<u8>]) -> [u8; 32] {
@@ -121,8 +116,7 @@ fn worth_stage(
     secure::check_length(asked, spec.vector_len() as u64)?;
     let missing = "the task comes with fewer sets of texts than it names";
     let (sets, inputs) = secure::split_many(assignment, asked.stage, spec.texts.len(), missing)?;
-    let mut made = Made::Protocol;
-    let bytes = resources.secure()?.answer(
+    resources.secure()?.answer(
         asked,
         inputs,
         || {
@@ -134,13 +128,11 @@ fn worth_stage(
             })
         },
         || {
-            let (measured, of) =
+            let (measured, made) =
                 transfer::worth(&spec, (sets, assignment.min_rows), source, (resources, &|_| {}), cancelled)?;
-            made = of;
-            Ok(spec.to_vector(&measured))
+            Ok((spec.to_vector(&measured), made))
         },
-    )?;
-    Ok((bytes, made))
+    )
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use sheaf_secagg::Stage;
 
 use super::round;
 use crate::{
-    egress::{Answer, Made, Private},
+    egress::{Answer, Private},
     error::AgentError,
     secure,
     task::{Assignment, Resources, parse},
@@ -40,20 +40,18 @@ pub(super) fn perform(
     let spec: RoundSpec = parse(&assignment.spec)?;
     let (start, inputs) = secure::split_inputs(assignment, stage, "the round came without parameters")?;
     let task = |e: &dyn std::fmt::Display| AgentError::Task(e.to_string());
-    let mut made = Made::Protocol;
-    let bytes = resources.secure()?.answer(
+    let (bytes, made) = resources.secure()?.answer(
         &asked,
         inputs,
         || Ok(secure::subject(SUMMED, &source.digest(resources.assets)?, &Sha256::digest(start))),
         || {
             let parameters = Parameters::decode(start).map_err(|e| task(&e))?;
             secure::check_length(&asked, summed::length(&parameters))?;
-            let (update, of) = round(&spec, Some(start), source, resources, cancelled)?;
+            let (update, made) = round(&spec, Some(start), source, resources, cancelled)?;
             // Where the number of records is private, every site weighs the same.
             let weight = update.measured.map_or(1, |measured| measured.rows);
-            made = of;
             let grid = summed::grid(spec.max_rows).map_err(|e| task(&e))?;
-            summed::vector(&update.parameters, weight, &grid).map_err(|e| task(&e))
+            Ok((summed::vector(&update.parameters, weight, &grid).map_err(|e| task(&e))?, made))
         },
     )?;
     Ok(Answer {

@@ -95,19 +95,19 @@ impl Classifier {
         let stride = config.batch * config.accumulation;
         let seen = (cases.len() as f64 * config.epochs).ceil() as usize;
         // The last step of a pass may be a smaller one: a case comes once in it.
-        let (whole, rest) = (seen / cases.len(), seen % cases.len());
-        let steps = whole * cases.len().div_ceil(stride) + rest.div_ceil(stride);
+        let of_a_pass = cases.len().div_ceil(stride);
+        let steps = seen / cases.len() * of_a_pass + (seen % cases.len()).div_ceil(stride);
         let mut order = Vec::new();
         for step in 0..steps {
             if cancelled() {
                 return Err(ModelError::Stopped);
             }
-            let (pass, of_pass) = (step / cases.len().div_ceil(stride), step % cases.len().div_ceil(stride));
-            if of_pass == 0 {
+            let (pass, in_pass) = (step / of_a_pass, step % of_a_pass);
+            if in_pass == 0 {
                 order = order_of(config.seed, pass, cases.len());
                 order.truncate(seen - pass * cases.len());
             }
-            let chosen = order.chunks(stride).nth(of_pass).unwrap_or_default();
+            let chosen = order.chunks(stride).nth(in_pass).unwrap_or_default();
             let chosen: Vec<Case> = chosen.iter().map(|at| cases[*at]).collect();
             let divisor = mean_weight * chosen.len() as f64;
             let (loss, mut gradient) =
