@@ -11,6 +11,7 @@ mod units;
 mod writing;
 
 pub use description::{ColumnDescription, Description};
+pub use dialogue::Dialogue;
 pub use image::ImageShape;
 pub use levels::Levels;
 pub use media::{Media, RgbImage};
@@ -64,6 +65,17 @@ pub(crate) struct Text {
     pub(crate) id: Option<String>,
     pub(crate) body: String,
     pub(crate) answer: Option<String>,
+    /// Of an answer that is a program.
+    pub(crate) tests: Option<Tests>,
+}
+
+/// Tests of a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tests {
+    /// Runs before the program's tests.
+    pub setup: String,
+    /// Statements that fail where the program is wrong.
+    pub asserts: Vec<String>,
 }
 
 /// The inputs, by kind.

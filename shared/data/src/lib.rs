@@ -27,7 +27,8 @@ mod split;
 mod survey;
 
 pub use dataset::{
-    ColumnDescription, Dataset, Description, ImageShape, Levels, Media, ROW_UNIT, RgbImage, Split,
+    ColumnDescription, Dataset, Description, Dialogue, ImageShape, Levels, Media, ROW_UNIT, RgbImage, Split,
+    Tests,
 };
 pub use encoding::{ColumnEncoding, Encoding, Inputs, Moments};
 pub use error::DataError;

@@ -57,6 +57,10 @@ pub enum TextPart {
     Text,
     /// `answer`, where the record has one.
     Answer,
+    /// `context`, where the record has one, then `text`.
+    WithContext,
+    /// `text`, then the first of the tests in `meta`, where the record has any: it says what a program's function is called.
+    WithTest,
 }
 
 impl TextPart {

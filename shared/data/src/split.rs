@@ -5,10 +5,10 @@ use crate::schema::SplitRule;
 use sha2::{Digest, Sha256};
 
 /// Reads a split's name as it stands in a column or a JSON field. Validation rows are training rows here: nothing in
-/// a one-round method is tuned on them.
+/// a one-round method is tuned on them. So are the rows that MBPP sets aside as prompts.
 pub(crate) fn parse(name: &str) -> Option<Split> {
     match name.trim().to_ascii_lowercase().as_str() {
-        "train" | "training" | "valid" | "validation" | "dev" | "0" => Some(Split::Train),
+        "train" | "training" | "prompt" | "valid" | "validation" | "dev" | "0" => Some(Split::Train),
         "test" | "1" => Some(Split::Test),
         _ => None,
     }

@@ -99,6 +99,10 @@ impl Dataset {
             put("label", self.labels.get(row));
             put("answer", text.answer.as_deref());
             put("site", self.sites.as_ref().and_then(|sites| sites.get(row)));
+            if let Some(tests) = &text.tests {
+                let meta = serde_json::json!({ "tests": tests.asserts, "setup": tests.setup });
+                line.insert("meta".into(), meta);
+            }
             writeln!(out, "{}", serde_json::Value::Object(line)).map_err(fail)?;
         }
         out.flush().map_err(fail)

@@ -148,7 +148,7 @@ fn damaged_encodings_are_refused() {
 #[test]
 fn texts_are_hashed_to_the_width_of_the_schema() {
     let data = Dataset {
-        records: Records::Text(vec![Text { id: None, body: "my card".into(), answer: None }]),
+        records: Records::Text(vec![Text { id: None, body: "my card".into(), answer: None, tests: None }]),
         labels: Levels::new([Some("a")]),
         split: vec![Split::Train],
         sites: None,

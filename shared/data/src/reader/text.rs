@@ -2,14 +2,29 @@
 
 use super::{bytes, parquet, table::RawColumn};
 use crate::catalogue::Layout;
-use crate::dataset::{Records, Text};
+use crate::dataset::{Records, Tests, Text};
 use crate::{DataError, Dataset, Levels, Schema, Split, TextPart, split};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// One line. Further keys (`context`, `meta`) are left aside.
+/// The tests of an answer that is a program, in a line's `meta`. What else may stand there is anybody's.
+#[derive(Deserialize)]
+struct Meta {
+    tests: Vec<String>,
+    #[serde(default)]
+    setup: String,
+}
+
+impl Meta {
+    fn tests(meta: serde_json::Value) -> Option<Tests> {
+        let meta: Self = serde_json::from_value(meta).ok()?;
+        (!meta.tests.is_empty()).then_some(Tests { setup: meta.setup, asserts: meta.tests })
+    }
+}
+
+/// One line. Other keys are left aside.
 #[derive(Deserialize)]
 struct Line {
     id: Option<String>,
@@ -18,7 +33,10 @@ struct Line {
     #[serde(alias = "category")]
     label: Option<String>,
     answer: Option<String>,
+    context: Option<String>,
     site: Option<String>,
+    #[serde(default)]
+    meta: serde_json::Value,
 }
 
 /// What the rows of one file are for where the file does not say.
@@ -40,7 +58,7 @@ pub(crate) fn read(
                         path,
                         row,
                         "split",
-                        "is none of train, valid and test; leave such rows out",
+                        "is none of train, valid, prompt and test; leave such rows out",
                     )
                 })?,
                 (None, Some(split)) => *split,
@@ -52,11 +70,21 @@ pub(crate) fn read(
             splits.push(split);
             labels.push(line.label);
             sites.push(line.site);
+            let tests = Meta::tests(line.meta);
             let body = match (schema.text, &line.answer) {
                 (TextPart::Answer, Some(answer)) => answer.clone(),
+                (TextPart::WithContext, _) => match line.context {
+                    Some(context) => format!("{context}\n{}", line.text),
+                    None => line.text,
+                },
+                (TextPart::WithTest, _) => match tests.as_ref().and_then(|tests| tests.asserts.first()) {
+                    // A data set that was written with it has it already.
+                    Some(test) if !line.text.ends_with(test) => format!("{}\n{test}", line.text),
+                    _ => line.text,
+                },
                 _ => line.text,
             };
-            texts.push(Text { id: line.id, body, answer: line.answer });
+            texts.push(Text { id: line.id, body, answer: line.answer, tests });
         }
     }
     let has_sites = sites.iter().any(Option::is_some);
@@ -132,16 +160,17 @@ fn of_columns(path: &Path, columns: Vec<RawColumn>) -> Result<Vec<Line>, DataErr
         DataError::file(path, format!("has no column text; its columns are {}", names.join(", ")))
     })?;
     let mut labels = by_name.remove("label").or_else(|| by_name.remove("category"));
-    let mut others = ["id", "split", "answer", "site"].map(|name| by_name.remove(name));
+    let mut others = ["id", "split", "answer", "site", "context"].map(|name| by_name.remove(name));
     let take = |column: &mut Option<Vec<String>>, row: usize| {
         let cell = column.as_mut().and_then(|cells| cells.get_mut(row)).map(std::mem::take);
         cell.filter(|cell| !cell.is_empty())
     };
     let line = |(row, text): (usize, String)| {
         let label = take(&mut labels, row);
-        let [id, split, answer, site] = &mut others;
+        let [id, split, answer, site, context] = &mut others;
         let (id, split) = (take(id, row), take(split, row));
-        Line { id, split, text, label, answer: take(answer, row), site: take(site, row) }
+        let (answer, context, site) = (take(answer, row), take(context, row), take(site, row));
+        Line { id, split, text, label, answer, context, site, meta: serde_json::Value::Null }
     };
     Ok(text.into_iter().enumerate().map(line).collect())
 }
