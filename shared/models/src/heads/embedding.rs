@@ -1,5 +1,5 @@
-//! Small heads on frozen sentence embeddings: a two-layer network and a bilinear form. A few thousand parameters, so that
-//! a tight privacy budget still leaves a signal; gradients are by record.
+//! Small heads on frozen sentence embeddings: a linear one, a two-layer network and a bilinear form. A few thousand parameters,
+//! so that a tight privacy budget still leaves a signal; gradients are by record.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -27,6 +27,8 @@ pub fn pair_features(query: &[f32], response: &[f32]) -> Vec<f32> {
 /// A head: parameters by name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EmbeddingHead {
+    /// `out = w x`: `w` `[out, in]`. No constant: it would cancel wherever scores are compared.
+    Linear(Named),
     /// `out = w2 tanh(w1 x + b1) + b2`: `w1` `[hidden, in]`, `w2` `[out, hidden]`.
     Mlp(Named),
     /// `out = q' w r` of an input `[q, r]`: `w` `[dim, dim]`.
@@ -47,6 +49,11 @@ impl EmbeddingHead {
         ]))
     }
 
+    /// A linear head of zeros.
+    pub fn linear(inputs: usize, outputs: usize) -> Self {
+        Self::Linear(BTreeMap::from([("w".to_owned(), HostTensor::zeros(&[outputs, inputs]))]))
+    }
+
     /// A bilinear head of zeros for embeddings of `dim` values.
     pub fn bilinear(dim: usize) -> Self {
         Self::Bilinear(BTreeMap::from([("w".to_owned(), HostTensor::zeros(&[dim, dim]))]))
@@ -55,14 +62,14 @@ impl EmbeddingHead {
     /// All parameters by name.
     pub const fn parameters(&self) -> &Named {
         match self {
-            Self::Mlp(named) | Self::Bilinear(named) => named,
+            Self::Linear(named) | Self::Mlp(named) | Self::Bilinear(named) => named,
         }
     }
 
     /// The parameters, to be moved by an optimiser.
     pub const fn parameters_mut(&mut self) -> &mut Named {
         match self {
-            Self::Mlp(named) | Self::Bilinear(named) => named,
+            Self::Linear(named) | Self::Mlp(named) | Self::Bilinear(named) => named,
         }
     }
 
@@ -77,6 +84,11 @@ impl EmbeddingHead {
     /// Scores, and the hidden layer of an [`Self::Mlp`].
     fn run(&self, input: &[f32]) -> Result<(Vec<f64>, Vec<f64>), ModelError> {
         match self {
+            Self::Linear(p) => {
+                let w = &p["w"];
+                wanted(input, w.shape[1])?;
+                Ok((rows(w).map(|w| dot(w, input)).collect(), Vec::new()))
+            }
             Self::Mlp(p) => {
                 let (w1, w2) = (&p["w1"], &p["w2"]);
                 wanted(input, w1.shape[1])?;
@@ -114,6 +126,7 @@ impl EmbeddingHead {
         };
         let mut inputs = input.iter().map(|x| f64::from(*x));
         Ok(match self {
+            Self::Linear(_) => BTreeMap::from([like("w", outer(slopes, &mut inputs))]),
             Self::Mlp(p) => {
                 let w2 = &p["w2"];
                 let width = w2.shape[1];
@@ -210,6 +223,7 @@ mod tests {
             *value = 0.2 * i as f32 - 0.5;
         }
         check(mlp, &[0.1, -0.4, 0.9, 1.2, -0.7, 0.0]);
+        check(EmbeddingHead::linear(4, 2), &[0.3, -0.2, 1.5, 0.0]);
         let mut bilinear = EmbeddingHead::bilinear(3);
         bilinear.parameters_mut().get_mut("w").unwrap().data[4] = 0.5;
         check(bilinear, &[0.1, -0.4, 0.9, 1.2, -0.7, 0.3]);

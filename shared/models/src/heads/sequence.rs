@@ -141,6 +141,20 @@ impl SequenceHead {
         Ok(self.run_back(model, adapted, (&batch.batch, entry), (keep, false), slopes))
     }
 
+    /// As [`Self::gradient_from`], with every record's gradients apart: `[records * rows, columns]` by name, in the order of
+    /// `rows`.
+    pub(crate) fn gradients_from(
+        &self,
+        model: &LanguageModel,
+        adapted: Adapted<'_>,
+        records: &Frozen<'_>,
+        rows: &[usize],
+        slopes: impl FnOnce(&[Vec<f64>]) -> Vec<Vec<f64>>,
+    ) -> Result<ScoreGradients, ModelError> {
+        let (batch, entry) = records.batch(model, adapted.weights, rows)?;
+        Ok(self.run_back(model, adapted, (&batch.batch, entry), (Keep::Traces, true), slopes))
+    }
+
     /// Forward from an entry, and back from the slopes.
     fn run_back(
         &self,

@@ -318,7 +318,7 @@ impl<'a> Tuner<'a> {
 }
 
 /// The order of so many examples in a pass over them, drawn from the seed and the pass alone.
-pub(crate) fn order_of(seed: u64, pass: usize, count: usize) -> Vec<usize> {
+pub fn order_of(seed: u64, pass: usize, count: usize) -> Vec<usize> {
     let mut shuffled: Vec<usize> = (0..count).collect();
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(pass as u64);
@@ -416,6 +416,37 @@ pub fn evaluate(
         nll.tokens += log_p.tokens;
     }
     Ok(nll)
+}
+
+/// The summed log-probability of the responses of the records of these numbers, from what has been computed of them on; in
+/// their order. `cancelled` is asked between batches.
+///
+/// # Errors
+/// [`ModelError::Stopped`] when cancelled; [`ModelError::Input`] for over-long records, or when a layer that was taken to be
+/// frozen has an adapter.
+pub fn response_log_p_from(
+    model: &LanguageModel,
+    lora: &LoraWeights,
+    records: &Frozen<'_>,
+    rows: &[usize],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<Nll>, ModelError> {
+    let adapted = Adapted { weights: lora, dropout: Dropout { rate: 0.0, seed: 0 } };
+    let mut sums = vec![Nll::default(); rows.len()];
+    for places in records.pieces_of(rows, usize::MAX) {
+        if cancelled() {
+            return Err(ModelError::Stopped);
+        }
+        let piece: Vec<usize> = places.iter().map(|place| rows[*place]).collect();
+        let (batch, entry) = records.batch(model, lora, &piece)?;
+        let pass = model.run_from(entry, &batch.batch, Some(adapted), Keep::Nothing);
+        let log_p = token_log_p(model, &pass.hidden, &batch.targets);
+        for (place, span) in places.iter().zip(&batch.spans) {
+            let sum = log_p[span.clone()].iter().map(|p| f64::from(*p)).sum();
+            sums[*place] = Nll { sum, tokens: span.len() as u64 };
+        }
+    }
+    Ok(sums)
 }
 
 /// The summed log-probability of each record's response.
