@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Account, AccountError, Composition, RdpCurve};
+use super::{Account, AccountError, Composition};
 use crate::{
     event::Event,
     units::{Delta, Epsilon, Rate, Sigma},
@@ -52,6 +52,27 @@ impl Calibration {
     /// Finds the least noise whose spent epsilon (PLD, upper estimate, add/remove) is at most the one asked, to 1e-6 of
     /// its value. The epsilon achieved is computed for the very sigma returned, and never above the one asked.
     pub fn solve(&self) -> Result<Calibrated, AccountError> {
+        let (rate, steps) = (self.rate, self.steps);
+        let event = |sigma| Ok(Composition::from_iter([Event::PoissonGaussian { rate, sigma, steps }]));
+        Noise { epsilon: self.epsilon, delta: self.delta, records: self.records, events: &event }.solve()
+    }
+}
+
+/// What several events that share one noise multiplier are to be noised for, together.
+pub struct Noise<'a> {
+    /// The epsilon not to pass.
+    pub epsilon: Epsilon,
+    /// Its delta.
+    pub delta: Delta,
+    /// Privacy units in the data set, when a public bound is known: delta must be below 1 / records.
+    pub records: Option<u64>,
+    /// The events under a noise multiplier: more of it must not cost more.
+    pub events: &'a dyn Fn(Sigma) -> Result<Composition, AccountError>,
+}
+
+impl Noise<'_> {
+    /// As [`Calibration::solve`], of all events on one loss curve.
+    pub fn solve(&self) -> Result<Calibrated, AccountError> {
         if let Some(records) = self.records {
             check_delta(self.delta, records)?;
         }
@@ -63,22 +84,18 @@ impl Calibration {
             bracket.narrow(self.epsilon.get(), |sigma| self.epsilon(sigma))?;
         }
         let sigma = bracket.enough.0;
-        Ok(Calibrated { sigma, account: Composition::from_iter([self.event(sigma)]).account(self.delta)? })
-    }
-
-    fn event(&self, sigma: Sigma) -> Event {
-        Event::PoissonGaussian { rate: self.rate, sigma, steps: self.steps }
+        Ok(Calibrated { sigma, account: (self.events)(sigma)?.account(self.delta)? })
     }
 
     /// Spent epsilon, infinite where there is none.
     fn epsilon(&self, sigma: Sigma) -> f64 {
-        Composition::from_iter([self.event(sigma)]).epsilon(self.delta).map_or(f64::INFINITY, Epsilon::get)
+        (self.events)(sigma).and_then(|events| events.epsilon(self.delta)).map_or(f64::INFINITY, Epsilon::get)
     }
 
     /// The least noise by Rényi epsilon, to some per cent; none when even the most is not enough.
     fn rdp_sigma(&self) -> Result<Option<Sigma>, AccountError> {
         let enough = |sigma: f64| -> Result<bool, AccountError> {
-            let epsilon = RdpCurve::of(&self.event(Sigma::new(sigma)?)).epsilon(self.delta);
+            let epsilon = (self.events)(Sigma::new(sigma)?)?.rdp().epsilon(self.delta);
             Ok(epsilon.is_ok_and(|(epsilon, _)| epsilon <= self.epsilon))
         };
         let (mut little, mut much) = (LEAST_SIGMA, MOST_SIGMA);
@@ -103,11 +120,7 @@ struct Bracket {
 }
 
 impl Bracket {
-    fn around(
-        start: Sigma,
-        epsilon: impl Fn(Sigma) -> f64,
-        asked: &Calibration,
-    ) -> Result<Self, AccountError> {
+    fn around(start: Sigma, epsilon: impl Fn(Sigma) -> f64, asked: &Noise<'_>) -> Result<Self, AccountError> {
         let at = |sigma: f64| Sigma::new(sigma).map(|sigma| (sigma, epsilon(sigma)));
         let holds = |point: &(Sigma, f64)| point.1 <= asked.epsilon.get();
         let mut enough = at(start.get().max(LEAST_SIGMA))?;

@@ -17,7 +17,7 @@ mod normal;
 pub mod pld;
 pub mod rdp;
 
-pub use calibrate::{Calibrated, Calibration};
+pub use calibrate::{Calibrated, Calibration, Noise};
 pub use compose::{Account, Composition};
 pub use error::AccountError;
 pub use filter::{Filter, Odometer};

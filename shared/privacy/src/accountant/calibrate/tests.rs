@@ -34,9 +34,32 @@ fn never_above_what_was_asked() {
             let found = asked.solve().unwrap();
             assert!(found.account.epsilon_pld <= asked.epsilon, "{found:?}");
             let less = Sigma::new(found.sigma.get() * 0.999).unwrap();
-            assert!(asked.epsilon(less) > epsilon, "{found:?} is not the least");
+            let spent =
+                Composition::from_iter([Event::PoissonGaussian { rate: asked.rate, sigma: less, steps }]);
+            assert!(spent.epsilon(asked.delta).unwrap().get() > epsilon, "{found:?} is not the least");
         }
     }
+}
+
+/// Two trainings share one noise multiplier: together they cost what was asked, and each alone less.
+#[test]
+fn several_events_are_noised_for_their_total() {
+    let (epsilon, delta) = (Epsilon::new(4.0).unwrap(), Delta::new(1e-5).unwrap());
+    let event = |q, sigma, steps| Event::PoissonGaussian { rate: Rate::new(q).unwrap(), sigma, steps };
+    let events = |sigma: Sigma| {
+        let more = Sigma::new(2.0 * sigma.get())?;
+        Ok(Composition::from_iter([event(0.2, sigma, 30), event(0.1, more, 200)]))
+    };
+    let found = Noise { epsilon, delta, records: Some(1000), events: &events }.solve().unwrap();
+    assert!(found.account.epsilon_pld <= epsilon && found.account.epsilon_pld.get() > 4.0 * (1.0 - 1e-4));
+    let both = events(found.sigma).unwrap();
+    assert_eq!(both.epsilon(delta).unwrap(), found.account.epsilon_pld);
+    for event in both.events() {
+        let alone = Composition::from_iter([*event]).epsilon(delta).unwrap();
+        assert!(alone < epsilon);
+    }
+    let less = Sigma::new(found.sigma.get() * 0.999).unwrap();
+    assert!(events(less).unwrap().epsilon(delta).unwrap() > epsilon);
 }
 
 #[test]
