@@ -10,6 +10,7 @@
 //!  Template::strip ─► clean ─► overlap ─► cluster ─► filter ─► few_shot ─► drop_copies ─► table
 //!                              RunIndex   k-means    keep lists  prompts     of copies      figures
 //!                                                    or scores   and parsing
+//!  answers to queries, scored ─► reward ── choose, keep the best, revise, pool ─► (tuning of the target, elsewhere)
 //! ```
 //!
 //! Embeddings and log-likelihoods come in as numbers; prompts go out and answers come in as text. Nothing here calls a
@@ -33,6 +34,7 @@ mod labels;
 pub mod overlap;
 mod random;
 mod record;
+pub mod reward;
 pub mod table;
 mod template;
 mod vectors;
