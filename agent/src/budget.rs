@@ -14,6 +14,7 @@ use std::{
 };
 
 use rand::{TryRng as _, rngs::SysRng};
+use sheaf_privacy::Event;
 use sheaf_privacy::ledger::{
     Cap, DatasetSpend, Digest, Head, Ledger, PrivacyUnit, Request, Reservation, RunId, SqliteStore,
     Statement, StepToken, Store as _, verify,
@@ -128,7 +129,7 @@ impl Budget {
             event: spec.event,
             delta: spec.delta,
         };
-        Ok(Purse { budget: Arc::clone(self), request })
+        Ok(Purse { budget: Arc::clone(self), request, later: spec.later.clone() })
     }
 
     /// What a run has cost a data set, for the site to sign; none where it has cost nothing.
@@ -158,6 +159,8 @@ impl Drop for Budget {
 pub struct Purse {
     budget: Arc<Budget>,
     request: Request,
+    /// What the run will ask for afterwards.
+    later: Vec<Event>,
 }
 
 impl Purse {
@@ -184,7 +187,19 @@ impl Purse {
         }
         let event = self.request.event.with_count(rest);
         // A step takes much longer than a flush, and a run that goes on after a restart must not have lost any.
-        Ok(ledger.reserve(Request { event, ..self.request.clone() }).map_err(denied)?.one_by_one())
+        let reserved =
+            ledger.reserve(Request { event, ..self.request.clone() }).map_err(denied)?.one_by_one();
+        // Half of a run is of no use to anybody, and would have been paid for: nothing is drawn yet. What is held here is given back.
+        let mut held = Vec::new();
+        for event in &self.later {
+            held.push(ledger.reserve(Request { event: *event, ..self.request.clone() }).map_err(|e| {
+                AgentError::Denied(format!("a later part of the run could not be paid for: {e}"))
+            })?);
+        }
+        for later in held {
+            later.settle().map_err(denied)?;
+        }
+        Ok(reserved)
     }
 
     /// Whether a reservation is this run's, for the same mechanism, however many draws it was for.

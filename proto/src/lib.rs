@@ -11,6 +11,7 @@ pub mod fdkt;
 pub mod fedavg;
 pub mod model;
 pub mod privacy;
+pub mod rewardds;
 pub mod secure;
 
 pub use blob_id::{BlobId, BlobIdError};

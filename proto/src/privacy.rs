@@ -15,6 +15,10 @@ pub struct PrivacySpec {
     pub delta: Delta,
     /// The mechanism, for the whole run.
     pub event: Event,
+    /// What the run will ask for afterwards on the same records: a site that could not pay for that declines before it has paid
+    /// for this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<Event>,
     /// Of training with noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<NoisyTraining>,

@@ -128,7 +128,13 @@ mod tests {
         assert_eq!(exact.from_vector(&too_many), Err(NoCounts::TooMany { correct: 6, rows: 5 }));
         let event = Event::Laplace { scale: Scale::new(1.0).unwrap(), count: 1 };
         let delta = Delta::new(1e-4).unwrap();
-        let noised = spec(Some(PrivacySpec { unit: "row".to_owned(), delta, event, training: None }));
+        let noised = spec(Some(PrivacySpec {
+            unit: "row".to_owned(),
+            delta,
+            event,
+            later: Vec::new(),
+            training: None,
+        }));
         assert_eq!(
             noised.arms(),
             [Arm::SyntheticAlone, Arm::FdktAlone],
