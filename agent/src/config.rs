@@ -57,7 +57,8 @@ pub struct Policy {
     /// Columns that may be read, by data set; all of a data set that is not listed.
     #[serde(default)]
     pub columns: BTreeMap<String, BTreeSet<String>>,
-    /// Kinds of output that may leave: "statistics", "sums", "updates", "synthetic", "metrics"; none unless named.
+    /// Kinds of output that may leave: "statistics", "sums", "updates", "synthetic", "proxies",
+    /// "metrics"; none unless named.
     #[serde(default)]
     pub release: BTreeSet<String>,
     /// Smallest number of sites in a run.
@@ -210,7 +211,7 @@ impl Config {
                 known.join(", ")
             )));
         }
-        let kinds = ["statistics", "sums", "updates", "synthetic", "metrics"];
+        let kinds = ["statistics", "sums", "updates", "synthetic", "proxies", "metrics"];
         if let Some(unknown) = file.policy.release.iter().find(|kind| !kinds.contains(&kind.as_str())) {
             return Err(bad(format!("[policy] release names `{unknown}`; known are {}", kinds.join(", "))));
         }
@@ -249,7 +250,7 @@ workloads = []             # for example ["afl"]
 # datasets = ["heart"]     # all of the above when absent
 models = []                # pre-trained models that may run on the records: ids of `sheaf-agent model list`, or ["any"]
 # columns = { heart = ["age", "sex", "chol"] }   # may be read; all of a data set that is not listed
-release = []               # what may leave: "statistics", "sums", "updates", "synthetic", "metrics"
+release = []               # what may leave: "statistics", "sums", "updates", "synthetic", "proxies", "metrics"
 min_cohort = 3             # smallest number of sites in a run, and in a secure sum
 # require_secure_aggregation = true   # sums and updates leave masked alone: the coordinator gets totals over the sites
 min_difference = 3         # secure sums over the same records are of the same sites, or of so many others at least

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sheaf_proto::{afl::RELEASE_SUMS, fdkt, fedavg::RELEASE_UPDATES, privacy::PrivacySpec, secure, v1::Task};
+use sheaf_proto::{
+    afl::RELEASE_SUMS, fdkt, fedavg::RELEASE_UPDATES, privacy::PrivacySpec, rewardds::RELEASE_PROXIES,
+    secure, v1::Task,
+};
 
 use crate::{
     config::{ANY_MODEL, Approve, Config},
@@ -80,7 +83,8 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
     // Votes are statistics as a survey is, which is never summed; what fdkt measures are figures as of models that are.
     let summed = task.workload == fdkt::WORKLOAD
         && (task.phase.starts_with(fdkt::VOTE) || task.phase == fdkt::TRANSFER);
-    let single = |kind: &&String| summed || [RELEASE_SUMS, RELEASE_UPDATES].contains(&kind.as_str());
+    let single =
+        |kind: &&String| summed || [RELEASE_SUMS, RELEASE_UPDATES, RELEASE_PROXIES].contains(&kind.as_str());
     if policy.require_secure_aggregation
         && secure::parse(&task.phase).is_none()
         && let Some(kind) = task.releases.iter().find(single)

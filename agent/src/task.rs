@@ -3,6 +3,7 @@
 pub mod afl;
 pub mod fdkt;
 pub mod fedavg;
+pub mod rewardds;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,8 +18,12 @@ use sheaf_proto::privacy::{Priced, PrivacySpec};
 use crate::{budget::Purse, device, egress::Answer, error::AgentError, secure::SecureRounds};
 
 /// Workloads of this build.
-pub const WORKLOADS: &[&str] =
-    &[sheaf_proto::afl::WORKLOAD, sheaf_proto::fedavg::WORKLOAD, sheaf_proto::fdkt::WORKLOAD];
+pub const WORKLOADS: &[&str] = &[
+    sheaf_proto::afl::WORKLOAD,
+    sheaf_proto::fedavg::WORKLOAD,
+    sheaf_proto::fdkt::WORKLOAD,
+    sheaf_proto::rewardds::WORKLOAD,
+];
 
 /// A task with everything it needs but the records.
 pub struct Assignment {
@@ -188,6 +193,7 @@ pub fn named(name: &str) -> Result<&'static dyn Workload, AgentError> {
         sheaf_proto::afl::WORKLOAD => Ok(&afl::Afl),
         sheaf_proto::fedavg::WORKLOAD => Ok(&fedavg::Fedavg),
         sheaf_proto::fdkt::WORKLOAD => Ok(&fdkt::Fdkt),
+        sheaf_proto::rewardds::WORKLOAD => Ok(&rewardds::Rewardds),
         _ => Err(AgentError::Denied(format!(
             "this agent does not know the workload \"{name}\"; a newer version may"
         ))),

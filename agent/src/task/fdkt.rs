@@ -175,7 +175,7 @@ fn synthesise(
         head: Head::Lora(lora_spec.clone()),
     };
     resources.tell("tuning");
-    let (adapter, made) = lora::tuned(&round, &lora_spec, records, resources, cancelled)?;
+    let (adapter, made) = lora::tuned(&round, &lora_spec, None, records, resources, cancelled)?;
     if let Some(folder) = resources.kept(GENERATOR)? {
         adapter.save(&folder, &spec.model)?;
     }

@@ -74,17 +74,18 @@ fn adapter(
     Ok(Adapter { config, tensors: parameters.into_iter().map(host).collect() })
 }
 
-/// An adapter tuned on token sequences, each with the number of the privacy unit that it belongs to: for workloads that make
-/// their own sequences of records.
+/// An adapter tuned from `start` on, or from one drawn by the seed, on token sequences, each with the number of the privacy unit
+/// that it belongs to: for workloads that make their own sequences of records.
 pub(in crate::task) fn tuned(
     spec: &RoundSpec,
     lora: &LoraSpec,
+    start: Option<&[u8]>,
     records: Vec<(usize, Encoded)>,
     resources: &Resources<'_>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Adapter, Made), AgentError> {
     let model = model(lora, resources)?;
-    let start = adapter(lora, None, &model, spec.training.seed)?;
+    let start = adapter(lora, start, &model, spec.training.seed)?;
     if let Some(privacy) = &spec.privacy {
         let records = private::Records::new(records);
         let plan = private::Plan { round: spec, lora, privacy };

@@ -164,8 +164,13 @@ fn spec(noised: bool) -> VoteSpec {
         bias: false,
     };
     let event = Event::Gaussian { sigma: Sigma::new(SIGMA).unwrap(), count: 2 };
-    let privacy =
-        PrivacySpec { unit: "row".to_owned(), delta: Delta::new(1e-3).unwrap(), event, training: None };
+    let privacy = PrivacySpec {
+        unit: "row".to_owned(),
+        delta: Delta::new(1e-3).unwrap(),
+        event,
+        later: Vec::new(),
+        training: None,
+    };
     VoteSpec { sums: SumsSpec { schema, encoding, features, privacy: noised.then_some(privacy) }, left: 2 }
 }
 

@@ -55,7 +55,13 @@ fn spec() -> TransferSpec {
 
 fn laplace() -> PrivacySpec {
     let event = Event::Laplace { scale: Scale::new(0.1).unwrap(), count: 1 };
-    PrivacySpec { unit: "id".to_owned(), delta: Delta::new(1e-3).unwrap(), event, training: None }
+    PrivacySpec {
+        unit: "id".to_owned(),
+        delta: Delta::new(1e-3).unwrap(),
+        event,
+        later: Vec::new(),
+        training: None,
+    }
 }
 
 /// Records of (person, text, label, split).

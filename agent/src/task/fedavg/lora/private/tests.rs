@@ -25,7 +25,13 @@ fn privacy(sigma: f64, round: u64) -> PrivacySpec {
     };
     let training =
         Some(NoisyTraining { clip: 0.5, units: 4, steps: STEPS, rest: STEPS * (ROUNDS - round + 1) });
-    PrivacySpec { unit: "row".to_owned(), delta: Delta::new(1e-3).unwrap(), event, training }
+    PrivacySpec {
+        unit: "row".to_owned(),
+        delta: Delta::new(1e-3).unwrap(),
+        event,
+        later: Vec::new(),
+        training,
+    }
 }
 
 struct Site {

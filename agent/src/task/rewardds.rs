@@ -1,0 +1,122 @@
+//! RewardDS at the site: tune a small proxy that writes and one that rewards, both on the site's records, and measure what the
+//! coordinator made with them (spec: `sheaf_proto::rewardds`).
+
+pub mod evaluate;
+mod generator;
+pub mod language;
+mod pairs;
+pub mod reward;
+mod secure;
+
+use std::time::Instant;
+
+use sheaf_data::Source;
+use sheaf_proto::{
+    afl::RELEASE_METRICS,
+    fedavg::{Parameters, ParametersFile as _},
+    rewardds::{EvaluateSpec, GeneratorSpec, RELEASE_PROXIES, RewardForm, RewardSpec, Step},
+};
+
+use super::{Assignment, Resources, Workload, afl::Afl, parse, to_json};
+use crate::{
+    egress::{Answer, Made, Private},
+    error::AgentError,
+};
+
+/// The workload.
+pub struct Rewardds;
+
+impl Workload for Rewardds {
+    fn columns(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        Afl.columns(assignment)
+    }
+
+    fn models(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        let mut named = Afl.models(assignment)?;
+        match step(&assignment.phase)? {
+            Step::Generator(_) => named.push(parse::<GeneratorSpec>(&assignment.spec)?.generator.model),
+            Step::Reward(_) => {
+                let spec: RewardSpec = parse(&assignment.spec)?;
+                named.push(spec.generator.model);
+                named.extend(encoder(spec.reward));
+            }
+            Step::Evaluate => {
+                let spec: EvaluateSpec = parse(&assignment.spec)?;
+                named.push(spec.target.model);
+                if let Some(measured) = spec.reward {
+                    named.push(measured.generator.model);
+                    named.extend(encoder(measured.reward));
+                }
+            }
+            _ => {}
+        }
+        Ok(named)
+    }
+
+    fn perform(
+        &self,
+        assignment: &Assignment,
+        source: &Source,
+        resources: &Resources<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Answer, AgentError> {
+        if let Some(stage) = secure::stage(&assignment.phase) {
+            return secure::perform(assignment, stage, source, resources, cancelled);
+        }
+        let began = Instant::now();
+        let (kind, bytes, made) = match step(&assignment.phase)? {
+            Step::Generator(_) | Step::Reward(_) => {
+                let (parameters, made) = proxy(assignment, &assignment.inputs, source, resources, cancelled)?;
+                let bytes = parameters.encode().map_err(|e| AgentError::Task(e.to_string()))?;
+                (RELEASE_PROXIES, bytes, made)
+            }
+            Step::Evaluate => {
+                let (figures, made) = evaluate::evaluate(assignment, source, resources, cancelled)?;
+                (RELEASE_METRICS, to_json(&figures)?, made)
+            }
+            _ => return Err(unknown(&assignment.phase)),
+        };
+        Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
+    }
+}
+
+/// One round of the proxy that a phase, or the sum of one, is about.
+fn proxy(
+    assignment: &Assignment,
+    inputs: &[Vec<u8>],
+    source: &Source,
+    resources: &Resources<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Parameters, Made), AgentError> {
+    let input = |at: usize| {
+        let missing = || AgentError::Task("the round came without a proxy's parameters".to_owned());
+        inputs.get(at).map(Vec::as_slice).ok_or_else(missing)
+    };
+    match step(&assignment.phase)? {
+        Step::Generator(_) => {
+            generator::train(&parse(&assignment.spec)?, input(0)?, source, resources, cancelled)
+        }
+        Step::Reward(_) => {
+            reward::train(&parse(&assignment.spec)?, (input(0)?, input(1)?), source, resources, cancelled)
+        }
+        _ => Err(unknown(&assignment.phase)),
+    }
+}
+
+/// The encoder that a form of reward runs, if it does.
+fn encoder(form: RewardForm) -> Option<String> {
+    match form {
+        RewardForm::Embedding { encoder } => Some(encoder.model),
+        RewardForm::LanguageModel { .. } => None,
+    }
+}
+
+/// The step of a phase; of the one that a stage of a secure sum belongs to.
+fn step(phase: &str) -> Result<Step, AgentError> {
+    let base = sheaf_proto::secure::parse(phase).map_or(phase, |(base, _)| base);
+    Step::parse(base).ok_or_else(|| unknown(phase))
+}
+
+fn unknown(phase: &str) -> AgentError {
+    AgentError::Task(format!("rewardds has no phase \"{phase}\" for a site; a newer version may"))
+}
