@@ -1,6 +1,8 @@
 //! The coordinator's own models: the language model of `[llm]`, and encoders of texts. This crate computes on none itself;
 //! whoever starts the coordinator lends it those that run in its process.
 
+pub mod adapted;
+
 use std::{
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -9,6 +11,7 @@ use std::{
 use sheaf_data::Backbone;
 use tokio_util::sync::CancellationToken;
 
+use self::adapted::AdaptedModels;
 use crate::{
     error::Error,
     home::Home,
@@ -37,6 +40,14 @@ pub trait LocalModels: Send + Sync {
         texts: &[&str],
         stop: &CancellationToken,
     ) -> Result<(usize, Vec<f32>), Error>;
+
+    /// Language models that run and learn with adapters.
+    ///
+    /// # Errors
+    /// [`crate::error::Class::Invalid`] where there are none.
+    fn adapted(&self) -> Result<Arc<dyn AdaptedModels>, Error> {
+        Err(Error::invalid("this coordinator cannot run or tune language models with adapters"))
+    }
 }
 
 /// A coordinator that was lent no model: every workload but those that ask for one runs.
@@ -91,6 +102,14 @@ impl Models {
             }
         };
         Ok(Arc::clone(self.llm.get_or_init(|| llm)))
+    }
+
+    /// See [`LocalModels::adapted`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn adapted(&self) -> Result<Arc<dyn AdaptedModels>, Error> {
+        self.local.adapted()
     }
 
     /// See [`LocalModels::embed`].

@@ -1,9 +1,12 @@
 //! Workloads: what a run asks of its sites and what it makes of the answers. A new one is a file here, one in
 //! the agent, its documents in `sheaf-proto`, and a line in [`named`]; nothing else knows workloads by name.
 
+mod adapter;
 pub mod afl;
+mod ask;
 pub mod fdkt;
 pub mod fedavg;
+pub mod rewardds;
 pub mod secure;
 
 use std::{collections::BTreeMap, path::Path};
@@ -16,7 +19,7 @@ use crate::{
     error::Error,
     models::Tools,
     privacy::Schedule,
-    report::{LocalScores, Scores, SiteMetrics, TransferReport},
+    report::{LocalScores, RewardReport, Scores, SiteMetrics, TransferReport},
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
         plan::Plan,
@@ -124,6 +127,9 @@ pub struct Publication {
     /// What sites learnt from each other's texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<TransferReport>,
+    /// What the target learnt from rewarded synthetic data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<RewardReport>,
 }
 
 /// What is published about one round.
@@ -167,11 +173,13 @@ pub fn named(name: &str) -> Result<&'static dyn Workload, Error> {
         sheaf_proto::afl::WORKLOAD => Ok(&afl::Afl),
         sheaf_proto::fedavg::WORKLOAD => Ok(&fedavg::Fedavg),
         sheaf_proto::fdkt::WORKLOAD => Ok(&fdkt::Fdkt),
+        sheaf_proto::rewardds::WORKLOAD => Ok(&rewardds::Rewardds),
         _ => Err(Error::invalid(format!(
-            "there is no workload `{name}`; this version has: {}, {}, {}",
+            "there is no workload `{name}`; this version has: {}, {}, {}, {}",
             sheaf_proto::afl::WORKLOAD,
             sheaf_proto::fedavg::WORKLOAD,
-            sheaf_proto::fdkt::WORKLOAD
+            sheaf_proto::fdkt::WORKLOAD,
+            sheaf_proto::rewardds::WORKLOAD
         ))),
     }
 }

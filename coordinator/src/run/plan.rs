@@ -96,6 +96,9 @@ pub struct SimulateSection {
     /// their secrets. For workloads that release texts.
     #[serde(default)]
     pub canaries: usize,
+    /// Leave out training rows whose text a test row has too, or nearly.
+    #[serde(default)]
+    pub deduplicate: bool,
     /// The `[llm]` of the simulation's coordinator; the embedded model when absent.
     #[serde(default)]
     pub llm: LlmConfig,

@@ -498,6 +498,7 @@ fn publish(
         rounds: Vec::new(),
         files: BTreeMap::new(),
         transfer: None,
+        reward: None,
     })
 }
 

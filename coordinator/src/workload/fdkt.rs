@@ -37,7 +37,6 @@ use sheaf_proto::{
 };
 use sheaf_text::from_lines;
 use sheaf_transport::identity::SiteName;
-use tokio::runtime::Handle;
 
 pub use self::{
     filter::JudgeUse,
@@ -55,9 +54,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    llm::{Completion, Llm, LlmError, Prompt, complete_all, many::Progress},
-    models::Tools,
-    privacy::{Privacy, Schedule},
+    privacy::{Privacy, Rounds, Schedule},
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
         plan::Plan,
@@ -98,7 +95,7 @@ impl Workload for Fdkt {
             return Ok(Schedule::Sums { times: u64::from(options.evolution.rounds) });
         }
         let Tuning { epochs, batch, .. } = *options.generator()?.tuning;
-        Ok(Schedule::Training { batch: batch as u64, epochs: epochs as u64, rounds: 1 })
+        Ok(Schedule::Training(Rounds { batch: batch as u64, epochs: epochs as u64, rounds: 1 }))
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
@@ -307,28 +304,6 @@ fn site_texts(plan: &Plan, bytes: &[u8]) -> Result<Vec<Labelled>, Error> {
         }
     }
     Ok(texts)
-}
-
-/// Asks the language model all prompts, telling how far it is. Any answer that does not come ends the work: what has come is in
-/// the cache, and `sheaf run resume` goes on there.
-fn ask(tools: &Tools<'_>, llm: &dyn Llm, what: &str, prompts: &[Prompt]) -> Result<Vec<Completion>, Error> {
-    let mut progress = |p: Progress| {
-        (tools.tell)(what, p.done as u64, p.all as u64);
-        if p.failed > 0 {
-            tracing::warn!(failed = p.failed, "{what}: prompts without an answer");
-        }
-    };
-    (tools.tell)(what, 0, prompts.len() as u64);
-    let outcomes = Handle::current().block_on(complete_all(llm, prompts, &mut progress, tools.stop));
-    let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    let done: Result<Vec<Completion>, LlmError> = outcomes.into_iter().collect();
-    done.map_err(|error| {
-        Error::transient(format!(
-            "{what}: {failed} of {} prompts have no answer; the first: {error}. What was answered is kept: `sheaf run resume` \
-             goes on there",
-            prompts.len()
-        ))
-    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Every round is a phase whose members may miss it; its question holds the last parameters, so that each round has
 //! a key of its own and a replayed journal goes on at the round where it ends (docs/fedavg.md).
 
-mod average;
+pub(super) mod average;
 mod options;
 mod publish;
 mod round;

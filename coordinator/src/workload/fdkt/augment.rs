@@ -10,7 +10,6 @@ use sheaf_text::{
 };
 
 use super::{
-    ask,
     meaning::{Meaning, embed, places},
     options::{AugmentOptions, FdktOptions, PromptKind},
 };
@@ -18,6 +17,7 @@ use crate::{
     error::Error,
     llm::{Completion, Llm, Prompt, Sampling, cache},
     models::Tools,
+    workload::ask::ask,
 };
 
 /// How often a prompt is asked whose answer holds no sample.

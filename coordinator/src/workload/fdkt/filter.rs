@@ -11,7 +11,6 @@ use sheaf_text::{
 };
 
 use super::{
-    ask,
     meaning::Meaning,
     options::{FdktOptions, FilterOptions, Judge},
 };
@@ -19,6 +18,7 @@ use crate::{
     error::Error,
     llm::{Format, Llm, Prompt, Sampling},
     models::Tools,
+    workload::ask::ask,
 };
 
 /// Tokens of a keep list beside three for each member.

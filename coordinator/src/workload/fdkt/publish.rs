@@ -106,6 +106,7 @@ pub(super) fn publication(
             samples: refined.samples.clone(),
             judged: None,
         }),
+        reward: None,
         classes,
     })
 }

@@ -27,10 +27,9 @@ use super::{
 };
 use crate::{
     error::Error,
-    llm::Totals,
     models::Tools,
     report::{LlmUse, TransferSample},
-    workload::Context,
+    workload::{Context, ask::use_of},
 };
 
 /// What the second phase gives.
@@ -199,18 +198,6 @@ fn write_lines(
         lines.push(b'\n');
     }
     Ok(())
-}
-
-fn use_of(name: &str, before: Totals, after: Totals, began: Instant) -> LlmUse {
-    LlmUse {
-        model: name.to_owned(),
-        requests: after.requests - before.requests,
-        from_cache: after.cache_hits - before.cache_hits,
-        prompt_tokens: after.prompt_tokens - before.prompt_tokens,
-        completion_tokens: after.completion_tokens - before.completion_tokens,
-        cost: after.cost.map(|cost| cost - before.cost.unwrap_or(0.0)),
-        seconds: began.elapsed().as_secs_f64(),
-    }
 }
 
 /// Stores everything.

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     home::Home,
-    llm::{Llm, config::LlmConfig, stub::Scripted},
-    models::{LocalModels, Models},
+    llm::{Llm, Prompt, config::LlmConfig, stub::Scripted},
+    models::{LocalModels, Models, Tools},
     store::blobs::BlobStore,
 };
 

@@ -8,14 +8,14 @@ use crate::error::Error;
 
 /// Sums in f64, in the order they are added: the same answers in the same order give the same bits.
 #[derive(Default)]
-pub(super) struct Average {
+pub(in crate::workload) struct Average {
     sums: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
     weight: f64,
 }
 
 impl Average {
     /// Adds parameters `weight` times. The first ones decide the shapes.
-    pub(super) fn add(&mut self, parameters: &Parameters, weight: u64) -> Result<(), Error> {
+    pub(in crate::workload) fn add(&mut self, parameters: &Parameters, weight: u64) -> Result<(), Error> {
         let weight = weight as f64;
         if self.sums.is_empty() {
             let zeros = |tensor: &Tensor| (tensor.shape.clone(), vec![0.0; tensor.data.len()]);
@@ -33,7 +33,7 @@ impl Average {
     }
 
     /// The mean; none without anything added.
-    pub(super) fn finish(self) -> Option<Parameters> {
+    pub(in crate::workload) fn finish(self) -> Option<Parameters> {
         let weight = self.weight;
         (weight > 0.0).then(|| {
             let mean = |(shape, sums): (Vec<usize>, Vec<f64>)| Tensor {
@@ -46,7 +46,7 @@ impl Average {
 }
 
 /// Refuses parameters that are not exactly these tensors.
-pub(super) fn check_shapes<'a>(
+pub(in crate::workload) fn check_shapes<'a>(
     parameters: &Parameters,
     expected: impl Iterator<Item = (&'a String, &'a [usize])>,
 ) -> Result<(), Error> {

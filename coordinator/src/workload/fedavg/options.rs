@@ -6,7 +6,12 @@ use serde::Deserialize;
 use sheaf_analytic::Normalize;
 use sheaf_proto::fedavg::{AdapterSpec, Optimizer, Training};
 
-use crate::{error::Error, privacy::Schedule, run::plan::Plan, workload::afl::AflOptions};
+use crate::{
+    error::Error,
+    privacy::{Rounds, Schedule},
+    run::plan::Plan,
+    workload::afl::AflOptions,
+};
 
 /// Rounds beyond this are a mistake.
 const MAX_ROUNDS: u32 = 10_000;
@@ -203,11 +208,11 @@ impl FedavgOptions {
     /// [`crate::error::Class::Invalid`] for a head that has no private form.
     pub fn schedule(&self) -> Result<Schedule, Error> {
         match self.head {
-            HeadKind::Lora => Ok(Schedule::Training {
+            HeadKind::Lora => Ok(Schedule::Training(Rounds {
                 batch: self.batch as u64,
                 epochs: self.local_epochs as u64,
                 rounds: u64::from(self.rounds),
-            }),
+            })),
             HeadKind::Softmax => Err(Error::invalid(
                 "[privacy] is for head = \"lora\"; a classifier of feature rows has it with workload = \"afl\"",
             )),

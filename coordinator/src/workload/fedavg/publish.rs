@@ -1,6 +1,6 @@
 //! The model of the last round and the figures of all of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use sheaf_analytic::{
@@ -11,7 +11,7 @@ use sheaf_proto::{
     fedavg::{BIAS, Parameters, ParametersFile, Step, WEIGHT, WORKLOAD},
     model::{ModelCard, write_model},
 };
-use sheaf_transport::{digest::sha256_hex, identity::SiteName};
+use sheaf_transport::identity::SiteName;
 
 use super::{
     FedavgOptions, HeadKind,
@@ -24,6 +24,7 @@ use crate::{
     run::event::PhaseOutput,
     workload::{
         Context, Publication, RoundPublication, SitePublication,
+        adapter::{self, CONFIG_FILE, WEIGHTS_FILE, weight_sha256},
         afl::{EvaluationOutcome, accuracy, backends, outcome, site_metrics},
     },
 };
@@ -98,7 +99,7 @@ pub(super) fn publish(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<
     let takers = takers(context, outputs)?;
     let mut publication = match options.head {
         HeadKind::Softmax => softmax(context, outputs, &last, &takers, &figures(context, newest)?)?,
-        HeadKind::Lora => adapter(context, &options, &last, &takers, &figures(context, newest)?)?,
+        HeadKind::Lora => of_adapter(context, &options, &last, &takers, &figures(context, newest)?)?,
     };
     publication.rounds = rounds;
     Ok(publication)
@@ -163,34 +164,11 @@ fn softmax(
         rounds: Vec::new(),
         files: BTreeMap::new(),
         transfer: None,
+        reward: None,
     })
 }
 
-/// The layers that tensors are of, by their names in `peft`.
-fn layers(parameters: &Parameters) -> BTreeSet<usize> {
-    let layer = |name: &String| name.split_once(".layers.")?.1.split('.').next()?.parse().ok();
-    parameters.keys().filter_map(layer).collect()
-}
-
-/// `adapter_config.json` as the `peft` package reads it.
-fn adapter_config(options: &FedavgOptions, parameters: &Parameters) -> serde_json::Value {
-    let adapter = options.lora.as_ref();
-    serde_json::json!({
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": options.model(),
-        "r": adapter.map(|adapter| adapter.rank),
-        "lora_alpha": adapter.map(|adapter| adapter.alpha),
-        "lora_dropout": adapter.map(|adapter| adapter.dropout),
-        "target_modules": adapter.map(|adapter| adapter.targets.clone()),
-        "layers_to_transform": adapter.and_then(|adapter| adapter.layers).map(|_| layers(parameters)),
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-    })
-}
-
-fn adapter(
+fn of_adapter(
     context: &Context<'_>,
     options: &FedavgOptions,
     last: &RoundOutcome,
@@ -200,9 +178,6 @@ fn adapter(
     let file = context.blobs.get(&last.parameters)?;
     let parameters =
         <Parameters as ParametersFile>::decode(&file).map_err(|e| Error::corrupt(e.to_string()))?;
-    // By name, since the order of a file's tensors is its writer's.
-    let values: Vec<u8> =
-        parameters.values().flat_map(|t| t.data.iter().flat_map(|value| value.to_le_bytes())).collect();
     let sites = takers.iter().map(|(site, rows)| {
         let metrics = evaluation.sites.get(site).map_or_else(SiteMetrics::default, |e| SiteMetrics {
             test_rows: e.test_rows,
@@ -210,12 +185,13 @@ fn adapter(
         });
         (site.clone(), SitePublication { rows: *rows, class_counts: Vec::new(), metrics })
     });
+    let config = adapter::config(options.model(), options.lora.as_ref(), &parameters);
     Ok(Publication {
         model: last.parameters,
-        card: context.blobs.put(&serde_json::to_vec_pretty(&adapter_config(options, &parameters))?)?,
-        model_file: Some("adapter_model.safetensors".to_owned()),
-        card_file: Some("adapter_config.json".to_owned()),
-        weight_sha256: sha256_hex(&values),
+        card: context.blobs.put(&serde_json::to_vec_pretty(&config)?)?,
+        model_file: Some(WEIGHTS_FILE.to_owned()),
+        card_file: Some(CONFIG_FILE.to_owned()),
+        weight_sha256: weight_sha256(&parameters),
         dim: parameters.values().map(|tensor| tensor.data.len()).sum(),
         sites: sites.collect(),
         backend: "cpu".to_owned(),
@@ -225,5 +201,6 @@ fn adapter(
         rounds: Vec::new(),
         files: BTreeMap::new(),
         transfer: None,
+        reward: None,
     })
 }
