@@ -3,6 +3,7 @@
 
 pub mod bundle;
 mod html;
+mod reward;
 mod transfer;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use sheaf_data::Backbone;
 use crate::privacy::SignedStatement;
 
 pub use html::render;
+pub use reward::{
+    PoolRound, ProxyReport, RefinementSample, RewardArm, RewardFigures, RewardJudged, RewardReport, Spread,
+};
 pub use transfer::{
     ArmReport, Canaries, Judged, JudgedClassifiers, LlmUse, NearCopies, TransferReport, TransferSample,
 };
@@ -43,6 +47,9 @@ pub struct Report {
     /// What sites learnt from each other's texts, for workloads that exchange texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer: Option<TransferReport>,
+    /// What the coordinator's language model learnt from rewarded synthetic data, for the workload that makes some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<RewardReport>,
     /// What the plan allowed to be lost; absent where answers were exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<RunPrivacy>,
@@ -337,6 +344,9 @@ pub struct AttachedEvaluation {
     /// What exchanged texts are worth and give away, measured with the private records.
     #[serde(default)]
     pub judged: Option<Judged>,
+    /// What the target and the reward proxies are worth, measured with the private records.
+    #[serde(default)]
+    pub reward: Option<RewardJudged>,
 }
 
 /// What a language model writes after a prompt, always its likeliest token, without and with the run's adapter.

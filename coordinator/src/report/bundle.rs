@@ -8,8 +8,8 @@ use sheaf_proto::BlobId;
 use sheaf_transport::identity::SiteName;
 
 use super::{
-    AttachedEvaluation, Environment, Metrics, MissedRound, ModelInfo, PhaseTiming, Report, RoundReport,
-    RunInfo, RunPrivacy, SCHEMA, SitePrivacy, SiteReport, Timing, TransferReport, render,
+    AttachedEvaluation, Environment, Metrics, MissedRound, ModelInfo, PhaseTiming, Report, RewardReport,
+    RoundReport, RunInfo, RunPrivacy, SCHEMA, SitePrivacy, SiteReport, Timing, TransferReport, render,
 };
 use crate::{
     VERSION,
@@ -91,10 +91,15 @@ pub fn make(hub: &Hub, handle: &RunHandle, version: Option<u32>) -> Result<Vec<(
         ("events.jsonl".to_owned(), hub.blobs.put(&events(&journal, run.events)?)?),
     ];
     for (site, answers) in receipts(&run) {
-        if publication.files.contains_key(&format!("synthetic/{site}.jsonl")) {
-            let receipt = hub.blobs.put(&serde_json::to_vec_pretty(&answers)?)?;
-            files.push((format!("synthetic/{site}.receipt.json"), receipt));
-        }
+        // Beside what the site has sent.
+        let receipt = if publication.files.contains_key(&format!("synthetic/{site}.jsonl")) {
+            format!("synthetic/{site}.receipt.json")
+        } else if publication.reward.is_some() {
+            format!("proxies/{site}/receipt.json")
+        } else {
+            continue;
+        };
+        files.push((receipt, hub.blobs.put(&serde_json::to_vec_pretty(&answers)?)?));
     }
     files.extend(publication.files.clone());
     let body = ManifestBody {
@@ -189,6 +194,7 @@ fn report(
             .transfer
             .clone()
             .map(|transfer| TransferReport { judged: attached.judged, ..transfer }),
+        reward: publication.reward.clone().map(|reward| RewardReport { judged: attached.reward, ..reward }),
         privacy: handle.plan.privacy.as_ref().map(run_privacy),
         timing: Timing {
             total_s: seconds(run.started_at, run.finished_at.unwrap_or(run.started_at)),

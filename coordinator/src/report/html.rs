@@ -11,11 +11,14 @@ mod markup;
 
 mod accuracy;
 mod confusion;
+mod funnel;
 mod headline;
 mod holdings;
+mod llm;
 mod phases;
 mod privacy;
 mod quantity;
+mod reward;
 mod rounds;
 mod samples;
 mod scores;
@@ -58,6 +61,8 @@ pub fn render(report: &Report) -> String {
             transfer::write(out, transfer);
             accuracy::write(out, &report.sites, &report.metrics);
         });
+    } else if let Some(reward) = &report.reward {
+        section(&mut page, "What the target learnt", |out| reward::write(out, reward));
     } else if report.rounds.iter().all(|round| round.test_loss.is_none()) {
         section(&mut page, "Accuracy", |out| {
             scores::write_summary(out, &report.metrics);

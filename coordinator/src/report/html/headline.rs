@@ -4,7 +4,7 @@ use super::markup::Escaped;
 use super::quantity::{
     bytes, count, counted, duration, measured, moment, percent, percent_or_missing, points,
 };
-use super::{is_in, sites, transfer};
+use super::{is_in, reward, sites, transfer};
 use crate::report::{Metrics, ModelInfo, Report, Scores};
 
 pub(super) fn write(out: &mut String, report: &Report) {
@@ -51,6 +51,12 @@ fn outcome(report: &Report) -> String {
                 counted(n, "site", "sites")
             )
         }
+        n if report.reward.is_some() => {
+            format!(
+                "Proxies of {} wrote and rewarded synthetic data for the coordinator’s language model; no record left its site.",
+                counted(n, "site", "sites")
+            )
+        }
         1 => "One site trained a model; no record left the site.".to_owned(),
         n => format!("{} trained one model together; no record left its site.", counted(n, "site", "sites")),
     }
@@ -75,8 +81,9 @@ fn write_tiles(out: &mut String, report: &Report) {
         |t| format!("on {} test rows {}", count(t.rows), place(&t.measured_on)),
     );
     put!(out, "<ul class=\"tiles\">\n");
-    if let Some(transfer) = &report.transfer {
-        for (class, label, value, note) in transfer::tiles(transfer) {
+    let rewarded = || report.reward.as_ref().map(reward::tiles);
+    if let Some(tiles) = report.transfer.as_ref().map(transfer::tiles).or_else(rewarded) {
+        for (class, label, value, note) in tiles {
             tile(out, class, label, &value, &note);
         }
         write_size_tiles(out, report);

@@ -40,6 +40,27 @@ pub(super) fn points(difference: f64) -> String {
     }
 }
 
+/// A number to `places` decimals; from a million on by its power of ten, so that it does not fill a column.
+pub(super) fn number(value: f64, places: usize) -> String {
+    if !value.is_finite() {
+        return MISSING.to_owned();
+    }
+    let size = value.abs();
+    let size = if size < 1e6 { format!("{size:.places$}") } else { format!("{size:.2e}") };
+    if value < 0.0 && !is_zero(&size) { format!("−{size}") } else { size }
+}
+
+/// A difference of two numbers as [`number`] writes it, with its sign.
+pub(super) fn signed(difference: f64, places: usize) -> String {
+    let text = number(difference, places);
+    if difference.is_finite() && difference > 0.0 && !is_zero(&text) { format!("+{text}") } else { text }
+}
+
+/// Whether a number was so small that only zeros are left of it.
+fn is_zero(text: &str) -> bool {
+    text.trim_matches(['0', '.']).is_empty()
+}
+
 /// A count with a comma at each thousand.
 pub(super) fn count(n: u64) -> String {
     let digits = n.to_string();

@@ -2,7 +2,7 @@
 
 use super::headline::place;
 use super::markup::Escaped;
-use super::quantity::{count, counted, measured, percent, percent_or_missing};
+use super::quantity::{count, counted, measured, number, percent, percent_or_missing};
 use crate::report::{ClassScores, Metrics, Scores};
 
 /// Above this, only the classes that are found least often are listed.
@@ -61,6 +61,12 @@ fn summary_row(out: &mut String, key: &str, name: &str, scores: &Scores) {
 pub(super) fn share_cell(share: Option<f64>, decimals: usize) -> String {
     measured(share)
         .map_or_else(missing_cell, |s| format!("<td class=\"num\">{}</td>", Escaped(&percent(s, decimals))))
+}
+
+/// A table cell with a number, or the mark for "not measured".
+pub(super) fn number_cell(value: Option<f64>, places: usize) -> String {
+    measured(value)
+        .map_or_else(missing_cell, |v| format!("<td class=\"num\">{}</td>", Escaped(&number(v, places))))
 }
 
 /// The mark for "not measured": short, as it may fill a column, with the words for those who ask.

@@ -7,7 +7,7 @@ use super::markup::Escaped;
 /// sheet, so that one
 /// drawing serves light, dark and print.
 pub(super) struct Svg {
-    id: &'static str,
+    id: String,
     width: f64,
     height: f64,
     head: String,
@@ -15,9 +15,9 @@ pub(super) struct Svg {
 }
 
 impl Svg {
-    /// An empty drawing; `id` must be unique on the page.
-    pub(super) fn new(id: &'static str, width: f64, height: f64, title: &str, desc: &str) -> Self {
-        let mut head = String::new();
+    /// An empty drawing; `id` must be unique on the page and the caller's own, never outside text.
+    pub(super) fn new(id: impl Into<String>, width: f64, height: f64, title: &str, desc: &str) -> Self {
+        let (id, mut head) = (id.into(), String::new());
         put!(head, "<title id=\"{id}-title\">{}</title>", Escaped(title));
         put!(head, "<desc id=\"{id}-desc\">{}</desc>\n", Escaped(desc));
         Self { id, width, height, head, body: String::new() }

@@ -1,9 +1,9 @@
 //! The page as a reader, a browser and an attacker meet it.
 
-mod samples;
+pub(super) mod samples;
 
 use super::markup::{Escaped, shortened};
-use super::quantity::{bytes, count, duration, moment, percent, points};
+use super::quantity::{bytes, count, duration, moment, number, percent, points, signed};
 use super::render;
 use super::svg::Scale;
 use crate::report::Report;
@@ -27,7 +27,7 @@ fn all_samples() -> Vec<Report> {
 }
 
 /// Walks the tags of a page and fails on the first that does not close what was opened.
-fn assert_balanced(page: &str) {
+pub(super) fn assert_balanced(page: &str) {
     const VOID: [&str; 3] = ["meta", "br", "!DOCTYPE"];
     let mut open: Vec<&str> = Vec::new();
     let body = page.split_once("</style>").unwrap().1;
@@ -253,6 +253,14 @@ fn quantities_read_well() {
     assert_eq!(moment("2025-11-23T09:14:02.518Z"), "2025-11-23 09:14:02 UTC");
     assert_eq!(moment("2025-11-23T09:14:02+02:00"), "2025-11-23 09:14:02 +02:00");
     assert_eq!(["", "yesterday", "12T3", "Tééééééé"].map(moment), ["", "yesterday", "12T3", "Tééééééé"]);
+}
+
+#[test]
+fn numbers_have_the_sign_that_is_seen() {
+    let numbers = [2.5, -0.25, -0.0004, -0.0, 1_234_567.0, f64::NAN].map(|value| number(value, 3));
+    assert_eq!(numbers, ["2.500", "−0.250", "0.000", "0.000", "1.23e6", "not measured"]);
+    let differences = [0.05, -1.0, 0.0004, f64::INFINITY].map(|value| signed(value, 3));
+    assert_eq!(differences, ["+0.050", "−1.000", "0.000", "not measured"]);
 }
 
 #[test]

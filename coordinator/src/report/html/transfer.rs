@@ -3,8 +3,9 @@
 use sheaf_proto::fdkt::{Arm, TaskModel, Texts};
 
 use super::markup::Escaped;
-use super::quantity::{count, counted, duration, percent, percent_or_missing, points};
-use crate::report::{Canaries, Judged, LlmUse, TransferReport, TransferSample};
+use super::quantity::{count, counted, percent, percent_or_missing, points};
+use super::{funnel, llm};
+use crate::report::{Canaries, Judged, TransferReport, TransferSample};
 
 /// What models of an arm have learnt from.
 pub(super) const fn words(arm: Arm) -> &'static str {
@@ -148,31 +149,8 @@ fn write_samples(out: &mut String, samples: &[TransferSample]) {
 }
 
 fn write_funnels(out: &mut String, transfer: &TransferReport) {
-    if transfer.funnels.is_empty() {
-        return;
-    }
-    put!(
-        out,
-        "<div class=\"scroll\"><table class=\"funnel\">\n<caption>What became of the texts on the way to each set.</caption>\n\
-         <thead><tr><th scope=\"col\">Set</th><th scope=\"col\">Step</th><th scope=\"col\" class=\"num\">Given</th>\
-         <th scope=\"col\" class=\"num\">Kept</th><th scope=\"col\">Dropped</th></tr></thead>\n<tbody>\n"
-    );
-    for (texts, funnel) in &transfer.funnels {
-        for step in &funnel.steps {
-            let dropped = |(reason, n): (&String, &usize)| format!("{reason}: {}", count(*n as u64));
-            let dropped: Vec<String> = step.dropped.iter().map(dropped).collect();
-            put!(
-                out,
-                "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td>{}</td></tr>\n",
-                Escaped(texts.name()),
-                Escaped(&step.name),
-                count(step.given as u64),
-                count(step.kept() as u64),
-                Escaped(&dropped.join("; "))
-            );
-        }
-    }
-    put!(out, "</tbody>\n</table></div>\n");
+    let sets: Vec<_> = transfer.funnels.iter().map(|(texts, funnel)| (Some(texts.name()), funnel)).collect();
+    funnel::write(out, "What became of the texts on the way to each set.", &sets);
 }
 
 /// Who filtered and who wrote.
@@ -188,22 +166,8 @@ fn write_makers(out: &mut String, transfer: &TransferReport) {
         )
     };
     put!(out, "<p>{}", Escaped(&filter));
-    if let Some(LlmUse { model, requests, from_cache, prompt_tokens, completion_tokens, cost, seconds }) =
-        &transfer.llm
-    {
-        put!(
-            out,
-            " {} answered {} requests ({} more came from the cache): {} tokens read, {} written, in {}.",
-            Escaped(model),
-            count(*requests),
-            count(*from_cache),
-            count(*prompt_tokens),
-            count(*completion_tokens),
-            duration(*seconds)
-        );
-        if let Some(cost) = cost {
-            put!(out, " It cost {cost:.2}.");
-        }
+    if let Some(used) = &transfer.llm {
+        put!(out, " {}", Escaped(&llm::sentence(used)));
     }
     put!(out, "</p>\n");
 }

@@ -114,6 +114,7 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
         comparison: None,
         samples: Vec::new(),
         transfer: None,
+        reward: None,
         privacy: None,
         timing: Timing {
             total_s: 29.1,
@@ -130,7 +131,7 @@ fn report(name: &str, classes: Vec<String>, sites: Vec<SiteReport>) -> Report {
 }
 
 /// Four sites, two classes, equal to pooled.
-pub(super) fn hospitals() -> Report {
+pub(in crate::report::html) fn hospitals() -> Report {
     let mut draw = Sequence(7);
     let names = ["St Vincent, Dublin", "Rigshospitalet", "Charité Berlin", "Hospital Clínic de Barcelona"];
     let sites = names.map(|n| site(n.to_owned(), 2, 1, &mut draw));
