@@ -1,5 +1,7 @@
 //! The models of a coordinator's own process: an encoder of texts, and the embedded language model behind [`Llm`].
 
+mod adapted;
+
 use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
@@ -10,7 +12,7 @@ use sheaf_agent::{features, models, task::Resources};
 use sheaf_coordinator::{
     error::Error,
     llm::{Completion, Finish, Form, Llm, LlmError, Prompt, Totals, Usage, totals::Meter},
-    models::LocalModels,
+    models::{LocalModels, adapted::AdaptedModels},
 };
 use sheaf_data::{AssetStore, Backbone, catalogue::Catalogue};
 use sheaf_models::{
@@ -30,17 +32,21 @@ const BATCH: usize = 64;
 /// How long a batch waits for more prompts.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Models on this machine.
-pub(crate) struct BuiltIn {
+/// Where models are, and what they are computed on.
+#[derive(Clone)]
+struct Local {
     assets: Arc<AssetStore>,
     cache: PathBuf,
     device: DeviceChoice,
 }
 
+/// Models on this machine.
+pub(crate) struct BuiltIn(Local);
+
 impl BuiltIn {
     pub(crate) fn new(assets: AssetStore) -> Self {
         let cache = assets.cache().to_owned();
-        Self { assets: Arc::new(assets), cache, device: DeviceChoice::Auto }
+        Self(Local { assets: Arc::new(assets), cache, device: DeviceChoice::Auto })
     }
 }
 
@@ -50,7 +56,7 @@ impl LocalModels for BuiltIn {
         let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("[llm] model: {e}"));
         let catalogue = Catalogue::built_in().map_err(|e| invalid(&e))?;
         let sha256 = catalogue.model(name).map_err(|e| invalid(&e))?.sha256();
-        let (assets, cache, device) = (Arc::clone(&self.assets), self.cache.clone(), self.device);
+        let Local { assets, cache, device } = self.0.clone();
         let model = name.to_owned();
         let load = move || {
             models::language(&model, &Resources::new(&assets, &cache, None, device))
@@ -65,9 +71,13 @@ impl LocalModels for BuiltIn {
         texts: &[&str],
         stop: &CancellationToken,
     ) -> Result<(usize, Vec<f32>), Error> {
-        let resources = Resources::new(&self.assets, &self.cache, None, self.device);
+        let resources = Resources::new(&self.0.assets, &self.0.cache, None, self.0.device);
         features::embed(texts, encoder, &resources, &|| stop.is_cancelled())
             .map_err(|e| Error::invalid(format!("encoder {}: {e}", encoder.model)))
+    }
+
+    fn adapted(&self) -> Result<Arc<dyn AdaptedModels>, Error> {
+        Ok(Arc::new(adapted::WithAdapters(self.0.clone())))
     }
 }
 

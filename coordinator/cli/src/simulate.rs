@@ -7,6 +7,7 @@ mod compare;
 mod federation;
 mod judge;
 mod outcome;
+mod reward;
 mod samples;
 mod workspace;
 
@@ -25,10 +26,13 @@ use sheaf_coordinator::{
     workload::{
         fdkt::FdktOptions,
         fedavg::{FedavgOptions, HeadKind},
+        rewardds::RewarddsOptions,
     },
 };
 use sheaf_data::{AssetStore, Dataset, Partition, Schema, SiteRows, Split, partition};
 use sheaf_models::DeviceChoice;
+use sheaf_proto::rewardds::Arm;
+use sheaf_text::{overlap::near_duplicates_by_minhash, words::words};
 use sheaf_transport::digest::sha256_hex;
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +142,8 @@ pub(crate) struct Prepared {
     features: Option<Dataset>,
     sites: Vec<SiteRows>,
     central_test: bool,
+    /// Training rows that were left out since a test row nearly equals them.
+    duplicates: usize,
 }
 
 fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
@@ -157,6 +163,7 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
     if let Some(named) = &plan.run.sites {
         sites.retain(|site| named.iter().any(|name| name.as_str() == site.name));
     }
+    let duplicates = if plan.simulate.deduplicate { deduplicate(&dataset, &mut sites)? } else { 0 };
     if let Some(most) = plan.simulate.rows_per_site {
         sites.iter_mut().for_each(|site| fewer(&dataset, &plan.schema, site, most));
     }
@@ -178,11 +185,42 @@ fn prepare(cli: &Cli, plan: &Plan, steps: &mut Steps) -> Result<Prepared> {
         sites.len(),
         if central_test { ", the test rows held centrally" } else { "" },
     ));
-    for model in language_model(plan).into_iter().chain(writer(plan)) {
+    if plan.simulate.deduplicate {
+        steps.note(&format!("{duplicates} training rows left out: a test row says the same, or nearly"));
+    }
+    for model in language_models(plan).into_iter().chain(writer(plan)) {
         data::pull(&assets, &model, cli.json)?;
     }
     let features = features(cli, plan, &assets, &dataset, steps)?;
-    Ok(Prepared { dataset, features, sites, central_test })
+    Ok(Prepared { dataset, features, sites, central_test, duplicates })
+}
+
+/// Words of an n-gram, and the Jaccard similarity from which on two texts say nearly the same.
+const NEAR: (usize, f64) = (3, 0.8);
+
+/// Takes training rows out of the sites whose text stands among the test rows, or nearly; how many.
+fn deduplicate(dataset: &Dataset, sites: &mut [SiteRows]) -> Result<usize> {
+    let held = |split| {
+        let mut rows: Vec<usize> = dataset.rows(split);
+        rows.retain(|row| dataset.text(*row).is_some());
+        rows
+    };
+    // Test rows first: what comes after one and nearly equals it is found as its duplicate.
+    let (test, train) = (held(Split::Test), held(Split::Train));
+    let texts: Vec<Vec<String>> =
+        test.iter().chain(&train).map(|row| words(dataset.text(*row).unwrap_or_default())).collect();
+    let (ngram, threshold) = NEAR;
+    let near = near_duplicates_by_minhash(&texts, ngram, threshold, 0)?;
+    let same = |place: usize| near[test.len() + place].is_some_and(|first| first < test.len());
+    let out: BTreeSet<usize> =
+        train.iter().enumerate().filter(|(place, _)| same(*place)).map(|(_, row)| *row).collect();
+    let mut dropped = 0;
+    for site in sites {
+        let before = site.rows.len();
+        site.rows.retain(|row| !out.contains(row));
+        dropped += before - site.rows.len();
+    }
+    Ok(dropped)
 }
 
 /// Whether a row is of a class that the plan is about; every row where it declares none.
@@ -267,7 +305,7 @@ async fn federate(
 /// Pre-trained models that the sites run: what their policies allow.
 fn models(plan: &Plan) -> Vec<String> {
     let backbone = plan.schema.backbone.iter().map(|backbone| backbone.model.clone());
-    backbone.chain(language_model(plan)).collect()
+    backbone.chain(language_models(plan)).collect()
 }
 
 /// Whether texts that sites have written leave them.
@@ -288,6 +326,21 @@ fn language_model(plan: &Plan) -> Option<String> {
         .ok()
         .filter(|options| options.head == HeadKind::Lora)
         .map(|o| o.model().to_owned())
+}
+
+/// All models that sites run beside the schema's backbone.
+fn language_models(plan: &Plan) -> Vec<String> {
+    if plan.run.workload != sheaf_proto::rewardds::WORKLOAD {
+        return language_model(plan).into_iter().collect();
+    }
+    let Ok(options) = RewarddsOptions::of(plan) else { return Vec::new() };
+    // The encoder is the reward's, and that of an arm.
+    let mut named = vec![options.model.clone(), options.target.model.clone()];
+    let embeds = options.arms.contains(&Arm::Embedding) || options.reward.lora.is_none();
+    named.extend(embeds.then(|| options.encoder.clone()));
+    named.sort();
+    named.dedup();
+    named
 }
 
 /// The language model that the coordinator runs in its own process, where the plan lets it write.

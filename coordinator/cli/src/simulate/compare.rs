@@ -1,7 +1,11 @@
 //! What a simulation can measure since it has all rows: the model of all rows in one place, single sites' models on a
 //! central test set, and what a workload of many rounds is compared with.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context as _, Result};
 use sheaf_coordinator::{
@@ -9,9 +13,11 @@ use sheaf_coordinator::{
     run::plan::Plan,
     workload::fedavg::FedavgOptions,
 };
-use sheaf_proto::{BlobId, fdkt::WORKLOAD as FDKT, fedavg::WORKLOAD as FEDAVG};
+use sheaf_proto::{
+    BlobId, fdkt::WORKLOAD as FDKT, fedavg::WORKLOAD as FEDAVG, rewardds::WORKLOAD as REWARDDS,
+};
 
-use super::{Prepared, judge, outcome::SITES_SHOWN, samples};
+use super::{Prepared, judge, outcome::SITES_SHOWN, reward, samples};
 use crate::{Cli, client::Operator, output::Steps, predict::Model, reference};
 
 /// What was measured here.
@@ -38,6 +44,18 @@ pub(super) async fn compare(
             judge::judge(&cli.assets(), plan, prepared, (out, &said), &mut tell)
         })?;
         let attached = AttachedEvaluation { judged: Some(judged), ..AttachedEvaluation::default() };
+        return Ok(Compared { attached, ..Compared::default() });
+    }
+    if plan.run.workload == REWARDDS {
+        let said = read_report(out)?.reward;
+        let judged = tokio::task::block_in_place(|| {
+            let steps = Mutex::new(&mut *steps);
+            let tell = |what: &str, done, of| {
+                steps.lock().unwrap_or_else(PoisonError::into_inner).at(what, done, of, false);
+            };
+            reward::judge(&cli.assets(), plan, prepared, (out, said.as_ref()), &tell)
+        })?;
+        let attached = AttachedEvaluation { reward: Some(judged), ..AttachedEvaluation::default() };
         return Ok(Compared { attached, ..Compared::default() });
     }
     if !out.join(MODEL_FILE).exists() {

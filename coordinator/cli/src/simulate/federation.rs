@@ -333,7 +333,7 @@ struct SiteAgent {
 struct SitePolicy {
     workloads: Vec<String>,
     models: Vec<String>,
-    release: [&'static str; 5],
+    release: [&'static str; 6],
     min_cohort: u32,
     min_rows: u64,
     approve: &'static str,
@@ -365,7 +365,7 @@ fn write_site(
         policy: SitePolicy {
             workloads: vec![plan.run.workload.clone()],
             models: super::models(plan),
-            release: ["statistics", "sums", "updates", "synthetic", "metrics"],
+            release: ["statistics", "sums", "updates", "synthetic", "proxies", "metrics"],
             min_cohort: 1,
             min_rows: 1,
             approve: "auto",

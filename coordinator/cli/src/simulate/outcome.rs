@@ -5,11 +5,12 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use sheaf_coordinator::{
-    report::{Canaries, Judged, Report, RoundReport, TransferReport},
+    report::{Canaries, Judged, Report, RewardReport, RoundReport, TransferReport},
     run::plan::Plan,
 };
 use sheaf_proto::{
     fdkt::{Arm, TaskModel},
+    rewardds,
     v1::AttachEvaluationRequest,
 };
 
@@ -79,6 +80,9 @@ pub(super) fn print(
         print_sites(prepared, finished);
         print_rounds(&report.rounds);
         print_transfer(report);
+        if let Some(reward) = &report.reward {
+            print_reward(reward);
+        }
         print_model(report);
         say!(
             "Took {:.1} s, of which the run {:.1} s; the coordinator's memory peaked at {}.",
@@ -215,6 +219,72 @@ fn print_transfer(report: &Report) {
     }
 }
 
+/// What the target was tuned on, as people call it.
+const fn reward_words(arm: rewardds::Arm) -> &'static str {
+    use rewardds::Arm;
+    match arm {
+        Arm::Untuned => "nothing",
+        Arm::Unfiltered => "all queries, one response each",
+        Arm::Random => "a draw of queries and responses",
+        Arm::Rouge => "filtered by ROUGE-L with the other candidates",
+        Arm::Embedding => "filtered by cosine with the query",
+        Arm::Perplexity => "filtered by the generation proxy's perplexity",
+        Arm::Rgf => "reward guided filtering",
+        Arm::RgfSor => "reward guided filtering and refinement",
+        Arm::NonPrivate => "the private records themselves (bound)",
+    }
+}
+
+fn print_reward(reward: &RewardReport) {
+    let code =
+        rewardds::Arm::ALL.into_iter().any(|arm| reward.figures(arm).is_some_and(|f| f.pass_at_1.is_some()));
+    let mut heads = vec!["tuned on", "examples", "NLL", "ROUGE-1", "ROUGE-2", "ROUGE-L", "words"];
+    if code {
+        heads.push("pass@1");
+    }
+    let right: Vec<usize> = (1..heads.len()).collect();
+    let mut table = output::table(&heads, &right);
+    for arm in rewardds::Arm::ALL {
+        let Some(figures) = reward.figures(arm) else { continue };
+        let examples = reward.arms.iter().find(|report| report.arm == arm).and_then(|report| report.examples);
+        let number = |value: Option<f64>, places: usize| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.places$}"))
+        };
+        let mut row = vec![
+            reward_words(arm).to_owned(),
+            examples.map(|examples| examples.to_string()).unwrap_or_default(),
+            number(Some(figures.nll), 4),
+            number(figures.rouge_1, 4),
+            number(figures.rouge_2, 4),
+            number(Some(figures.rouge_l), 4),
+            number(figures.words, 1),
+        ];
+        if code {
+            row.push(percent(figures.pass_at_1));
+        }
+        table.add_row(row);
+    }
+    say!("Target: {}. Means over test records; NLL in nats a token.", reward.target);
+    say!("{table}");
+    if let Some(accuracy) = reward.accuracy() {
+        say!(
+            "The reward proxies put {} of the pairs of test records in the right order.",
+            percent(Some(accuracy))
+        );
+    }
+    for round in &reward.rounds {
+        say!(
+            "Round {}: {} of {} responses taken, the pool has {}; {:.1} words a response, distinct-2 {:.3}.",
+            round.round,
+            round.accepted,
+            round.queries,
+            round.pool,
+            round.variety.pool.mean_words,
+            round.variety.pool.distinct_2
+        );
+    }
+}
+
 fn print_rounds(rounds: &[RoundReport]) {
     if rounds.is_empty() {
         return;
@@ -260,7 +330,7 @@ fn print_model(report: &Report) {
             output::bytes(report.rounds.iter().map(|round| round.bytes_up).sum())
         );
     }
-    if report.transfer.is_some() {
+    if report.transfer.is_some() || report.reward.is_some() {
         return;
     }
     say!("Federated model SHA-256: {}", report.model.sha256);
