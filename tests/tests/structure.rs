@@ -9,6 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sheaf-models", &[]),
     ("sheaf-privacy", &[]),
     ("sheaf-proto", &["sheaf-analytic", "sheaf-data", "sheaf-privacy", "sheaf-secagg", "sheaf-text"]),
+    ("sheaf-sandbox", &[]),
     // The sums of its bench and of one test; the protocol itself needs nothing.
     ("sheaf-secagg", &["sheaf-analytic"]),
     ("sheaf-text", &[]),
@@ -33,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sheaf-models",
             "sheaf-privacy",
             "sheaf-proto",
+            "sheaf-sandbox",
             "sheaf-secagg",
             "sheaf-text",
             "sheaf-transport",
@@ -50,6 +52,7 @@ const ALL: &[&str] = &[
     "sheaf-models",
     "sheaf-privacy",
     "sheaf-proto",
+    "sheaf-sandbox",
     "sheaf-secagg",
     "sheaf-text",
     "sheaf-transport",
