@@ -3,8 +3,13 @@
 use std::collections::BTreeSet;
 
 use sheaf_proto::{
-    afl::RELEASE_SUMS, fdkt, fedavg::RELEASE_UPDATES, privacy::PrivacySpec, rewardds::RELEASE_PROXIES,
-    secure, v1::Task,
+    afl::RELEASE_SUMS,
+    fdkt,
+    fedavg::RELEASE_UPDATES,
+    privacy::PrivacySpec,
+    rewardds::{self, RELEASE_PROXIES},
+    secure,
+    v1::Task,
 };
 
 use crate::{
@@ -83,8 +88,10 @@ pub fn check(config: &Config, task: &Task) -> Result<Permit, AgentError> {
     // Votes are statistics as a survey is, which is never summed; what fdkt measures are figures as of models that are.
     let summed = task.workload == fdkt::WORKLOAD
         && (task.phase.starts_with(fdkt::VOTE) || task.phase == fdkt::TRANSFER);
-    let single =
-        |kind: &&String| summed || [RELEASE_SUMS, RELEASE_UPDATES, RELEASE_PROXIES].contains(&kind.as_str());
+    // What brings the site something gives nothing of it away.
+    let brings = task.workload == rewardds::WORKLOAD && task.phase == rewardds::DELIVER;
+    let held = [RELEASE_SUMS, RELEASE_UPDATES, RELEASE_PROXIES];
+    let single = |kind: &&String| !brings && (summed || held.contains(&kind.as_str()));
     if policy.require_secure_aggregation
         && secure::parse(&task.phase).is_none()
         && let Some(kind) = task.releases.iter().find(single)
@@ -202,6 +209,19 @@ mod tests {
         };
         assert!(check(&voting, &vote("vote-1")).is_err());
         assert!(check(&voting, &vote("vote-1.input")).is_ok());
+        // A proxy leaves within a sum alone; what brings the site its target gives nothing away.
+        let proxies = CONFIG.replace("'afl'", "'rewardds'").replace("'sums'", "'proxies'");
+        let proxies = proxies.replace("[policy]", "[policy]\nrequire_secure_aggregation=true");
+        let proxies = Config::parse(&proxies, Path::new(".")).unwrap();
+        let round = |phase: &str| Task {
+            workload: "rewardds".into(),
+            phase: phase.into(),
+            releases: vec!["proxies".into()],
+            ..task()
+        };
+        assert!(check(&proxies, &round("generator-1")).is_err());
+        assert!(check(&proxies, &round("generator-1.input")).is_ok());
+        assert!(check(&proxies, &round("deliver")).is_ok());
         assert!(check_columns(&config, "a", &["age".into()]).is_ok());
         assert!(check_columns(&config, "a", &["age".into(), "name".into()]).is_err());
         assert!(check_columns(&config, "b", &["name".into()]).is_ok(), "no list, no limit");

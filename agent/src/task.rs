@@ -158,6 +158,11 @@ pub trait Workload: Send + Sync {
         Ok(schema.backbone.map(|backbone| backbone.model).into_iter().collect())
     }
 
+    /// Whether the answer is of records at all. One that is not needs no noise, wherever noise is asked for.
+    fn reads_records(&self, _assignment: &Assignment) -> bool {
+        true
+    }
+
     /// What the answer must be paid for with, which every specification carries under one name; none for an exact one.
     fn privacy(&self, assignment: &Assignment) -> Result<Option<PrivacySpec>, AgentError> {
         let Priced { privacy } = parse(&assignment.spec)?;

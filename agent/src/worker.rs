@@ -205,7 +205,9 @@ impl Worker {
         policy::check_columns(&shared.config, &task.dataset, &columns)?;
         policy::check_models(&shared.config, &workload.models(&assignment)?)?;
         let privacy = workload.privacy(&assignment)?;
-        policy::check_privacy(&shared.config, privacy.as_ref())?;
+        if workload.reads_records(&assignment) {
+            policy::check_privacy(&shared.config, privacy.as_ref())?;
+        }
         if permit.needs_approval() {
             self.await_approval(task, &columns).await?;
         }

@@ -9,6 +9,7 @@
 //! | `reward-K` | [`RewardSpec`] | its parameters, the generator's | its parameters; as a secure sum the same |
 //! | `sample`, `tune-ARM`, `refine-K` | asked of nobody | | |
 //! | `evaluate` | [`EvaluateSpec`] | the target's adapters, the reward's parameters, the generator's | [`Evaluation`] |
+//! | `deliver` | [`DeliverSpec`] | the target's adapter | nothing |
 //!
 //! Specifications are JSON, parameters are safetensors ([`crate::fedavg::Parameters`]).
 
@@ -27,6 +28,8 @@ use crate::{
 pub const WORKLOAD: &str = "rewardds";
 /// Kinds of output a site's policy allows or forbids: a small model that was tuned on the site's records.
 pub const RELEASE_PROXIES: &str = "proxies";
+/// Phase names: of the one that asks nothing of records.
+pub const DELIVER: &str = "deliver";
 /// The reward's matrix in its [`RewardForm::Embedding`], `[1, 4 * dim]`.
 pub const REWARD_WEIGHT: &str = "w";
 /// Under privacy an answer counts as no less likely than this, nats a token: what noise is measured against.
@@ -49,6 +52,8 @@ pub enum Step {
     Refine(u32),
     /// Measuring the target at the sites.
     Evaluate,
+    /// Bringing the sites the target.
+    Deliver,
 }
 
 impl Step {
@@ -58,6 +63,7 @@ impl Step {
             "start" => return Some(Self::Start),
             "sample" => return Some(Self::Sample),
             "evaluate" => return Some(Self::Evaluate),
+            DELIVER => return Some(Self::Deliver),
             _ => {}
         }
         let (kind, rest) = name.split_once('-')?;
@@ -81,6 +87,7 @@ impl fmt::Display for Step {
             Self::Tune(arm) => write!(f, "tune-{}", arm.name()),
             Self::Refine(round) => write!(f, "refine-{round}"),
             Self::Evaluate => f.write_str("evaluate"),
+            Self::Deliver => f.write_str(DELIVER),
         }
     }
 }
@@ -233,7 +240,16 @@ pub enum RewardForm {
     },
 }
 
-/// Brings a site the tuned target, which stays there, and asks how it does on the site's test records.
+/// Brings a site the tuned target, its only input, which stays there. The answer is empty: it reads no record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeliverSpec {
+    /// The target.
+    pub target: Target,
+    /// What it was tuned on.
+    pub arm: Arm,
+}
+
+/// Asks how the target does on a site's test records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvaluateSpec {
     /// How records are read.
@@ -242,8 +258,6 @@ pub struct EvaluateSpec {
     pub target: Target,
     /// What it was tuned on; the inputs are the adapters of all but [`Arm::Untuned`], in this order.
     pub arms: Vec<Arm>,
-    /// Whether the site is to measure anything; else it keeps the adapter of the last arm and answers with no figure.
-    pub measure: bool,
     /// Measures the reward too: its parameters and the generator's are the last two inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reward: Option<Measured>,
@@ -430,7 +444,14 @@ mod tests {
 
     #[test]
     fn phases_have_names_of_their_own() {
-        let mut steps = vec![Step::Start, Step::Sample, Step::Evaluate, Step::Generator(3), Step::Reward(1)];
+        let mut steps = vec![
+            Step::Start,
+            Step::Sample,
+            Step::Evaluate,
+            Step::Deliver,
+            Step::Generator(3),
+            Step::Reward(1),
+        ];
         steps.push(Step::Refine(2));
         steps.extend(Arm::ALL.map(Step::Tune));
         for step in steps {

@@ -14,7 +14,9 @@ use sheaf_data::Source;
 use sheaf_proto::{
     afl::RELEASE_METRICS,
     fedavg::{Parameters, ParametersFile as _},
-    rewardds::{EvaluateSpec, GeneratorSpec, RELEASE_PROXIES, RewardForm, RewardSpec, Step},
+    rewardds::{
+        DELIVER, DeliverSpec, EvaluateSpec, GeneratorSpec, RELEASE_PROXIES, RewardForm, RewardSpec, Step,
+    },
 };
 
 use super::{Assignment, Resources, Workload, afl::Afl, parse, to_json};
@@ -23,15 +25,25 @@ use crate::{
     error::AgentError,
 };
 
+/// The folder of the target's adapter among what stays at the site.
+const KEPT: &str = "target";
+
 /// The workload.
 pub struct Rewardds;
 
 impl Workload for Rewardds {
     fn columns(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
-        Afl.columns(assignment)
+        if self.reads_records(assignment) { Afl.columns(assignment) } else { Ok(Vec::new()) }
+    }
+
+    fn reads_records(&self, assignment: &Assignment) -> bool {
+        assignment.phase != DELIVER
     }
 
     fn models(&self, assignment: &Assignment) -> Result<Vec<String>, AgentError> {
+        if !self.reads_records(assignment) {
+            return Ok(vec![parse::<DeliverSpec>(&assignment.spec)?.target.model]);
+        }
         let mut named = Afl.models(assignment)?;
         match step(&assignment.phase)? {
             Step::Generator(_) => named.push(parse::<GeneratorSpec>(&assignment.spec)?.generator.model),
@@ -74,10 +86,27 @@ impl Workload for Rewardds {
                 let (figures, made) = evaluate::evaluate(assignment, source, resources, cancelled)?;
                 (RELEASE_METRICS, to_json(&figures)?, made)
             }
+            Step::Deliver => {
+                keep(&parse(&assignment.spec)?, &assignment.inputs, resources)?;
+                (RELEASE_PROXIES, b"{}".to_vec(), Made::Protocol)
+            }
             _ => return Err(unknown(&assignment.phase)),
         };
         Ok(Answer { kind, bytes: Private::new(bytes), seconds: made.seconds(began), made })
     }
+}
+
+/// Leaves the target in the site's folder of the run, for the site to use.
+fn keep(spec: &DeliverSpec, inputs: &[Vec<u8>], resources: &Resources<'_>) -> Result<(), AgentError> {
+    let [target] = inputs else {
+        return Err(AgentError::Task("the target comes without its adapter".to_owned()));
+    };
+    let parameters = Parameters::decode(target)
+        .map_err(|e| AgentError::Task(format!("the target's adapter cannot be read: {e}")))?;
+    if let Some(folder) = resources.kept(KEPT)? {
+        language::adapter(&spec.target.adapter, &parameters).save(&folder, &spec.target.model)?;
+    }
+    Ok(())
 }
 
 /// One round of the proxy that a phase, or the sum of one, is about.

@@ -9,10 +9,11 @@
 //! tune-unfiltered, ...      nobody: the target on what each arm keeps
 //! refine-2, -3, ...         nobody: feedback, revisions, the target on what the reward accepts
 //! evaluate                  sites: the target on their test records                        where the plan measures
+//! deliver                   sites: they get the target
 //! ```
 //!
 //! With secure aggregation every round of a proxy is five stages, of a secure sum. All that follows the proxies is
-//! post-processing: no further phase but the last is told anything of records.
+//! post-processing: no further phase but `evaluate` is told anything of records.
 
 mod filter;
 mod options;
@@ -27,7 +28,9 @@ use serde::{Deserialize, Serialize};
 use sheaf_proto::{
     BlobId,
     afl::RELEASE_METRICS,
-    rewardds::{Arm, EvaluateSpec, Evaluation, Figures, Measured, RELEASE_PROXIES, Step, WORKLOAD},
+    rewardds::{
+        Arm, DeliverSpec, EvaluateSpec, Evaluation, Figures, Measured, RELEASE_PROXIES, Step, WORKLOAD,
+    },
 };
 use sheaf_transport::identity::SiteName;
 
@@ -87,7 +90,8 @@ impl Workload for Rewardds {
             Some(Step::Reward(round)) if round < options.reward.rounds => {
                 proxies::ask_reward(context, &options, round + 1, from)
             }
-            Some(Step::Evaluate) => Ok(Next::Publish),
+            Some(Step::Deliver) => Ok(Next::Publish),
+            Some(Step::Evaluate) => ask_delivery(context, &options, &outputs),
             Some(done) => match after(&options, done) {
                 Some(next) => {
                     let spec = serde_json::json!({
@@ -96,10 +100,9 @@ impl Workload for Rewardds {
                     });
                     ask_nobody(context, next, &spec, &outputs)
                 }
-                None if options.target.kind == options::Kind::Embedded => {
-                    ask_evaluation(context, &options, &outputs)
-                }
-                None => Ok(Next::Publish),
+                None if options.target.kind == options::Kind::Hosted => Ok(Next::Publish),
+                None if measures(context.plan) => ask_evaluation(context, &options, &outputs),
+                None => ask_delivery(context, &options, &outputs),
             },
         }
     }
@@ -121,6 +124,8 @@ impl Workload for Rewardds {
                 proxies::check(context, phase, &bytes).map_err(|e| refused(&e))
             }
             Step::Evaluate => check_evaluation(context, phase, &bytes).map_err(|e| refused(&e)),
+            Step::Deliver if bytes == b"{}" => Ok(()),
+            Step::Deliver => Err(refused(&"nothing was asked for")),
             other => Err(Error::bug(format!("phase {other} asks no site"))),
         }
     }
@@ -149,6 +154,7 @@ impl Workload for Rewardds {
                 }
                 serde_json::to_vec(&Said { sites })
             }
+            Step::Deliver => serde_json::to_vec(&serde_json::json!({})),
         };
         Ok(document?)
     }
@@ -169,7 +175,7 @@ impl Workload for Rewardds {
             Step::Sample => vec![outcome::<Sampled>(context.blobs, whole)?.queries],
             Step::Tune(_) => of(outcome(context.blobs, whole)?),
             Step::Refine(_) => of(outcome::<Refined>(context.blobs, whole)?.tuned),
-            Step::Start | Step::Evaluate => Vec::new(),
+            Step::Start | Step::Evaluate | Step::Deliver => Vec::new(),
         };
         Ok(of_sum.into_iter().chain(merged).collect())
     }
@@ -192,7 +198,7 @@ fn after(options: &RewarddsOptions, done: Step) -> Option<Step> {
             next.map(|arm| Step::Tune(*arm)).or_else(|| refine(2))
         }
         Step::Refine(round) => refine(round + 1),
-        Step::Start | Step::Generator(_) | Step::Evaluate => None,
+        Step::Start | Step::Generator(_) | Step::Evaluate | Step::Deliver => None,
     }
 }
 
@@ -245,59 +251,55 @@ fn adapters(
     Ok(Arm::ALL.iter().filter(|arm| options.arms.contains(arm)).filter_map(of).collect())
 }
 
-/// Brings the sites the target, and asks what it is worth where the plan measures.
+/// Brings the sites the target of the arm that the run is about.
+fn ask_delivery(
+    context: &Context<'_>,
+    options: &RewarddsOptions,
+    outputs: &[PhaseOutput],
+) -> Result<Next, Error> {
+    let target = options.target()?.ok_or_else(|| Error::bug("a hosted target is brought"))?;
+    let last = adapters(context, options, outputs)?.into_iter().rev().find_map(|(arm, a)| Some((arm, a?)));
+    let Some((arm, adapter)) = last else { return Ok(Next::Publish) };
+    let name = Step::Deliver.to_string();
+    let spec = DeliverSpec { target, arm };
+    let asked = question(context, &name, &spec, vec![adapter], RELEASE_PROXIES, FIGURES_LIMIT)?;
+    Ok(Next::Collect(PhaseSpec { defines_model: false, ..asked }))
+}
+
 fn ask_evaluation(
     context: &Context<'_>,
     options: &RewarddsOptions,
     outputs: &[PhaseOutput],
 ) -> Result<Next, Error> {
     let target = options.target()?.ok_or_else(|| Error::bug("a hosted target is measured"))?;
-    let mut adapters = adapters(context, options, outputs)?;
-    let measure = measures(context.plan);
-    if !measure {
-        // Of the arm that the run is about.
-        adapters =
-            adapters.into_iter().filter(|(_, adapter)| adapter.is_some()).next_back().into_iter().collect();
-        if adapters.is_empty() {
-            return Ok(Next::Publish);
-        }
-    }
+    let adapters = adapters(context, options, outputs)?;
     let measured = Measured { reward: options.reward()?, generator: options.generator()? };
     let spec = EvaluateSpec {
         schema: context.plan.schema.clone(),
         target,
         arms: adapters.iter().map(|(arm, _)| *arm).collect(),
-        measure,
-        reward: measure.then_some(measured),
+        reward: Some(measured),
         records: options.measured_records,
         privacy: context.plan.privacy.as_ref().and_then(Privacy::metrics_spec),
     };
-    let (shared, site_inputs) = if measure {
-        proxies::as_inputs(&proxies::finished(context, outputs)?)
-    } else {
-        (Vec::new(), BTreeMap::new())
-    };
+    let (shared, site_inputs) = proxies::as_inputs(&proxies::finished(context, outputs)?);
     let inputs = adapters.into_iter().filter_map(|(_, adapter)| adapter).chain(shared).collect();
     let sites = match options.proxies {
-        Proxies::PerSite if measure => {
+        Proxies::PerSite => {
             let with = context.members.iter().filter(|site| site_inputs.contains_key(*site));
             Some(with.cloned().collect())
         }
-        Proxies::PerSite | Proxies::Shared => None,
+        Proxies::Shared => None,
     };
     let name = Step::Evaluate.to_string();
     let asked = question(context, &name, &spec, inputs, RELEASE_METRICS, FIGURES_LIMIT)?;
-    // A site that lets no figures out still has its part in the run.
-    Ok(Next::Collect(PhaseSpec { defines_model: false, may_miss: !measure, sites, site_inputs, ..asked }))
+    Ok(Next::Collect(PhaseSpec { defines_model: false, sites, site_inputs, ..asked }))
 }
 
 /// Refuses figures that cannot be.
 fn check_evaluation(context: &Context<'_>, phase: &PhaseSpec, bytes: &[u8]) -> Result<(), Error> {
     let spec: EvaluateSpec = context.blobs.document(&phase.spec)?;
     let said: Evaluation = serde_json::from_slice(bytes).map_err(|e| Error::invalid(e.to_string()))?;
-    if !spec.measure && said != Evaluation::default() {
-        return Err(Error::invalid("no figures were asked for"));
-    }
     let counts = |figures: &Figures| {
         let more = [figures.rouge_1, figures.rouge_2, figures.words, figures.passed];
         [figures.nll, figures.rouge_l].into_iter().chain(more.into_iter().flatten()).collect::<Vec<_>>()

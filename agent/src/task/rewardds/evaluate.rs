@@ -38,8 +38,6 @@ const LIMITS: Limits =
     Limits { wall: Duration::from_secs(20), cpu_seconds: 12, memory_bytes: 512 << 20, processes: 2 };
 /// What the target is worth, in the site's folder of the run: exact. As [`Evaluation`].
 const WORTH: &str = "worth.json";
-/// The folder of the target's adapter among what stays at the site.
-const KEPT: &str = "target";
 /// A whole in the counts that are noised.
 const WHOLE: u64 = 1000;
 
@@ -321,10 +319,6 @@ pub(super) fn evaluate(
 ) -> Result<(Evaluation, Made), AgentError> {
     let spec: EvaluateSpec = parse(&assignment.spec)?;
     let (arms, proxies) = inputs(&spec, &assignment.inputs)?;
-    keep(&spec, &arms, resources)?;
-    if !spec.measure {
-        return Ok((Evaluation::default(), Made::Protocol));
-    }
     let purse = spec.privacy.as_ref().map(|privacy| priced(privacy, resources)).transpose()?;
     let dataset = source.open(&spec.schema, resources.assets)?;
     dataset.dialogues(&[])?;
@@ -376,21 +370,6 @@ pub(super) fn evaluate(
     };
     resources.keep(WORTH, &to_json(&counted.evaluation(&counted.of(&rows)))?)?;
     counted.noised(privacy, &dataset, purse)
-}
-
-/// Leaves the target of the last arm in the site's folder of the run, for the site to use.
-fn keep(
-    spec: &EvaluateSpec,
-    arms: &[(Arm, Option<Parameters>)],
-    resources: &Resources<'_>,
-) -> Result<(), AgentError> {
-    let Some(parameters) = arms.iter().rev().find_map(|(_, parameters)| parameters.as_ref()) else {
-        return Ok(());
-    };
-    if let Some(folder) = resources.kept(KEPT)? {
-        language::adapter(&spec.target.adapter, parameters).save(&folder, &spec.target.model)?;
-    }
-    Ok(())
 }
 
 fn priced(privacy: &PrivacySpec, resources: &Resources<'_>) -> Result<Purse, AgentError> {

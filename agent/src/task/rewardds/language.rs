@@ -27,7 +27,7 @@ use super::super::fedavg::lora;
 use crate::error::AgentError;
 
 /// Texts written at a time.
-pub const BATCH: usize = 32;
+pub const BATCH: usize = 64;
 
 /// Parameters as an adapter.
 pub fn adapter(spec: &AdapterSpec, parameters: &Parameters) -> Adapter {

@@ -69,7 +69,7 @@ fn sampling(how: Drawing) -> Sampling {
 }
 
 /// Does a list in pieces of about a batch, telling how far it is.
-fn in_pieces<T, R>(
+fn in_batches<T, R>(
     all: &[T],
     watch: Watch<'_>,
     mut one: impl FnMut(&[T], &dyn Fn() -> bool) -> Result<Vec<R>, Error>,
@@ -130,7 +130,7 @@ impl AdaptedModels for WithAdapters {
     ) -> Result<Vec<Written>, Error> {
         let (model, adapter) = self.writer(proxy)?;
         let lora = adapter.to_device(model.config(), model.device()).map_err(failed)?;
-        in_pieces(asks, watch, |piece, cancelled| {
+        in_batches(asks, watch, |piece, cancelled| {
             let requests: Vec<(String, u64)> = piece.iter().map(|ask| (ask.text.clone(), ask.seed)).collect();
             language::queries(&model, &lora, &requests, &sampling(how), cancelled).map_err(failed)
         })
@@ -145,7 +145,7 @@ impl AdaptedModels for WithAdapters {
     ) -> Result<Vec<Written>, Error> {
         let (model, adapter) = self.writer(proxy)?;
         let lora = adapter.to_device(model.config(), model.device()).map_err(failed)?;
-        in_pieces(asks, watch, |piece, cancelled| {
+        in_batches(asks, watch, |piece, cancelled| {
             language::responses(&model, &lora, proxy.0, piece, &sampling(how), cancelled).map_err(failed)
         })
     }
@@ -199,7 +199,7 @@ impl AdaptedModels for WithAdapters {
             language::adapter(&target.adapter, parameters).to_device(model.config(), model.device())
         });
         let lora = lora.transpose().map_err(failed)?;
-        in_pieces(asks, watch, |piece, cancelled| {
+        in_batches(asks, watch, |piece, cancelled| {
             let questions: Vec<(String, u64)> =
                 piece.iter().map(|ask| (ask.text.clone(), ask.seed)).collect();
             language::answers(&model, lora.as_ref(), &questions, &sampling(how), cancelled).map_err(failed)

@@ -55,11 +55,7 @@ fn made(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Made, Error> {
                 made.arms.insert(Arm::RgfSor, refined.tuned.clone());
                 made.refined.push(refined);
             }
-            Step::Evaluate => {
-                let said: Said = outcome(context.blobs, output)?;
-                // Sites that were only brought the target have said nothing.
-                made.said = said.sites.values().any(|figures| !figures.arms.is_empty()).then_some(said);
-            }
+            Step::Evaluate => made.said = Some(outcome(context.blobs, output)?),
             _ => {}
         }
     }

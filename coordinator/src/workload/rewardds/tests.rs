@@ -128,9 +128,9 @@ fn answer(world: &World, phase: &PhaseSpec, n: usize) -> Vec<u8> {
         Step::Generator(_) | Step::Reward(_) => encoded(&moved(world, phase, n)),
         Step::Evaluate => {
             let spec: EvaluateSpec = world.blobs.document(&phase.spec).unwrap();
-            let figures = if spec.measure { said(&spec) } else { Evaluation::default() };
-            serde_json::to_vec(&figures).unwrap()
+            serde_json::to_vec(&said(&spec)).unwrap()
         }
+        Step::Deliver => b"{}".to_vec(),
         other => panic!("{other} asks no site"),
     }
 }
@@ -273,16 +273,22 @@ fn a_run_goes_from_drawn_proxies_to_a_measured_target() {
     let arms = ["unfiltered", "random", "rouge", "embedding", "perplexity", "rgf"];
     let tunes = arms.map(|arm| format!("tune-{arm}"));
     let before = ["start", "generator-1", "reward-1", "sample"];
-    let all = before.into_iter().chain(tunes.iter().map(String::as_str)).chain(["refine-2", "evaluate"]);
+    let all =
+        before.into_iter().chain(tunes.iter().map(String::as_str)).chain(["refine-2", "evaluate", "deliver"]);
     assert_eq!(ran.names(), all.collect::<Vec<_>>());
-    let of_sites = ["generator-1", "reward-1", "evaluate"];
+    let of_sites = ["generator-1", "reward-1", "evaluate", "deliver"];
     for phase in &ran.phases {
         assert_eq!(phase.asks_nobody(), !of_sites.contains(&phase.name.as_str()), "{}", phase.name);
-        assert_eq!(phase.defines_model, phase.name != "evaluate", "{}", phase.name);
+        assert_eq!(
+            phase.defines_model,
+            !["evaluate", "deliver"].contains(&phase.name.as_str()),
+            "{}",
+            phase.name
+        );
         assert!(!phase.may_miss, "{}", phase.name);
     }
     let releases = |name: &str| ran.phase(name).releases.clone();
-    assert_eq!(of_sites.map(releases), [["proxies"], ["proxies"], ["metrics"]]);
+    assert_eq!(of_sites.map(releases), [["proxies"], ["proxies"], ["metrics"], ["proxies"]]);
 
     // Both proxies begin where they were drawn, and a site's reward is told by the answers of its own generator.
     let start: proxies::Start = ran.gave("start");

@@ -80,7 +80,6 @@ fn measured() -> Measured {
 
 fn spec(arms: &[Arm], reward: bool) -> EvaluateSpec {
     EvaluateSpec {
-        measure: true,
         schema: schema(),
         target: target(),
         arms: arms.to_vec(),

@@ -16,11 +16,9 @@ fn private(more: &str) -> String {
 #[test]
 fn each_proxy_is_paid_for_and_both_together_cost_what_the_plan_says() {
     let ran = run(&private(""));
-    let names = ["start", "generator-1", "generator-2", "reward-1", "sample", "tune-rgf", "evaluate"];
-    assert_eq!(ran.names(), names);
-    let spec: EvaluateSpec = ran.spec("evaluate");
-    assert!(!spec.measure && spec.reward.is_none(), "what is not paid for is brought and not measured");
-    assert_eq!((spec.arms, ran.phase("evaluate").may_miss), (vec![Arm::Rgf], true));
+    let names = ["start", "generator-1", "generator-2", "reward-1", "sample", "tune-rgf", "deliver"];
+    assert_eq!(ran.names(), names, "what is not paid for is brought and not measured");
+    assert_eq!(ran.spec::<DeliverSpec>("deliver").arm, Arm::Rgf);
     assert_eq!((ran.report().rows, ran.report().pairs), (None, None));
     let privacy = ran.world.plan.privacy.as_ref().unwrap();
     assert_eq!(privacy.events().len(), 2);
@@ -56,7 +54,7 @@ fn each_proxy_is_paid_for_and_both_together_cost_what_the_plan_says() {
 #[test]
 fn measuring_is_paid_for_by_itself() {
     let ran = run(&private("evaluate = 0.5\n"));
-    assert_eq!(ran.names().last(), Some(&"evaluate"));
+    assert_eq!(ran.names()[ran.names().len() - 2..], ["evaluate", "deliver"]);
     let spec: EvaluateSpec = ran.spec("evaluate");
     let event = Event::Laplace { scale: Scale::new(2.0).unwrap(), count: 1 };
     let privacy = spec.privacy.unwrap();

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_round_accepts_what_reaches_the_old_pool_and_the_pool_grows_by_it() {
     let ran = run(&plan("arms = ['rgf-sor']\n"));
-    let names = ["start", "generator-1", "reward-1", "sample", "tune-rgf", "refine-2", "evaluate"];
+    let names = ["start", "generator-1", "reward-1", "sample", "tune-rgf", "refine-2", "evaluate", "deliver"];
     assert_eq!(ran.names(), names, "refinement begins with the filter, asked for or not");
     let filtered = ran.tuned(Arm::Rgf);
     let refined: Refined = ran.gave("refine-2");
@@ -74,7 +74,7 @@ fn a_round_accepts_what_reaches_the_old_pool_and_the_pool_grows_by_it() {
 fn another_round_goes_on_from_the_last_and_takes_nothing_twice() {
     let text = plan("arms = ['rgf-sor']\n").replace("refine = { rounds = 2", "refine = { rounds = 3");
     let ran = run(&text);
-    assert_eq!(ran.names()[4..], ["tune-rgf", "refine-2", "refine-3", "evaluate"]);
+    assert_eq!(ran.names()[4..], ["tune-rgf", "refine-2", "refine-3", "evaluate", "deliver"]);
     let lessons = ran.world.fake.lessons.lock().unwrap();
     let starts: Vec<Option<f32>> = lessons.iter().map(|lesson| lesson.start).collect();
     assert_eq!(starts, [None, Some(4.0), Some(10.0)]);

@@ -23,7 +23,8 @@ fn shared_proxies_are_averaged_over_those_that_answer_a_round() {
     let ran = go(world, &mut |world, phase, n| {
         (phase.name != "generator-2" || n != 1).then(|| answer(world, phase, n))
     });
-    let names = ["start", "generator-1", "generator-2", "reward-1", "sample", "tune-rgf", "evaluate"];
+    let names =
+        ["start", "generator-1", "generator-2", "reward-1", "sample", "tune-rgf", "evaluate", "deliver"];
     assert_eq!(ran.names(), names);
     for name in ["generator-1", "generator-2", "reward-1"] {
         let phase = ran.phase(name);
@@ -74,8 +75,8 @@ fn secure_sums_give_the_same_proxies_and_no_site_is_measured() {
     let mut parties: Vec<Party> = (0..SITES).map(party).collect();
     let masked = go(world, &mut |world, phase, n| {
         let Some((_, stage)) = parse(&phase.name) else {
-            assert_eq!(phase.name, "evaluate", "sites are asked for sums alone, and brought the target");
-            return Some(b"{\"rows\":0.0,\"arms\":{}}".to_vec());
+            assert_eq!(phase.name, "deliver", "sites are asked for sums alone, and brought the target");
+            return Some(b"{}".to_vec());
         };
         // Later stages come without what the vector is made of.
         if stage == Stage::Advertise {
@@ -89,11 +90,10 @@ fn secure_sums_give_the_same_proxies_and_no_site_is_measured() {
     let stages: Vec<String> =
         sums.iter().flat_map(|base| STAGES.map(|stage| stage_name(base, stage))).collect();
     let asked = std::iter::once("start").chain(stages.iter().map(String::as_str));
-    assert_eq!(masked.names(), asked.chain(["sample", "tune-rgf", "evaluate"]).collect::<Vec<_>>());
+    assert_eq!(masked.names(), asked.chain(["sample", "tune-rgf", "deliver"]).collect::<Vec<_>>());
     let rounds: BTreeSet<u32> =
         stages.iter().map(|name| masked.spec::<MaybeSecure>(name).secure.unwrap().terms.round).collect();
     assert_eq!(rounds.len(), sums.len(), "every sum has its own number");
-    assert!(!masked.spec::<EvaluateSpec>("evaluate").measure);
     assert!(stages.iter().all(|name| masked.phase(name).releases == ["proxies"]));
     let spec: RewardSpec = masked.spec("reward-1.input");
     assert_eq!(spec.round.max_rows, 1, "every site weighs the same");
