@@ -155,6 +155,9 @@ impl Drop for Budget {
     }
 }
 
+/// Later parts of a run beyond this are a mistake.
+const MOST_LATER: usize = 8;
+
 /// Leave to ask the ledger on behalf of one task.
 pub struct Purse {
     budget: Arc<Budget>,
@@ -173,6 +176,15 @@ impl Purse {
         let denied = |e: sheaf_privacy::ledger::LedgerError| AgentError::Denied(e.to_string());
         let ledger = &self.budget.ledger;
         let kept = self.budget.kept().remove(&(self.request.run.clone(), self.request.dataset));
+        let of_run = |other: &Request| other.run == self.request.run && other.dataset == self.request.dataset;
+        if kept.is_none() {
+            // What a restart has left of another part of the run: its draws are over.
+            for charge in ledger.open_reservations() {
+                if of_run(&charge.request) && !self.is_of(&charge.request) {
+                    ledger.resume(charge.reservation).map_err(denied)?.settle().map_err(denied)?;
+                }
+            }
+        }
         let open = || ledger.open_reservations().into_iter().find(|charge| self.is_of(&charge.request));
         let found = match kept {
             Some(kept) => Some(kept),
@@ -191,6 +203,9 @@ impl Purse {
             ledger.reserve(Request { event, ..self.request.clone() }).map_err(denied)?.one_by_one();
         // Half of a run is of no use to anybody, and would have been paid for: nothing is drawn yet. What is held here is given back.
         let mut held = Vec::new();
+        if self.later.len() > MOST_LATER {
+            return Err(AgentError::Task("the run has more parts than any plan".to_owned()));
+        }
         for event in &self.later {
             held.push(ledger.reserve(Request { event: *event, ..self.request.clone() }).map_err(|e| {
                 AgentError::Denied(format!("a later part of the run could not be paid for: {e}"))

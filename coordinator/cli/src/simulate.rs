@@ -205,15 +205,19 @@ fn deduplicate(dataset: &Dataset, sites: &mut [SiteRows]) -> Result<usize> {
         rows.retain(|row| dataset.text(*row).is_some());
         rows
     };
-    // Test rows first: what comes after one and nearly equals it is found as its duplicate.
-    let (test, train) = (held(Split::Test), held(Split::Train));
-    let texts: Vec<Vec<String>> =
-        test.iter().chain(&train).map(|row| words(dataset.text(*row).unwrap_or_default())).collect();
+    let (mut test, train) = (held(Split::Test), held(Split::Train));
     let (ngram, threshold) = NEAR;
-    let near = near_duplicates_by_minhash(&texts, ngram, threshold, 0)?;
-    let same = |place: usize| near[test.len() + place].is_some_and(|first| first < test.len());
-    let out: BTreeSet<usize> =
-        train.iter().enumerate().filter(|(place, _)| same(*place)).map(|(_, row)| *row).collect();
+    let mut out: BTreeSet<usize> = BTreeSet::new();
+    // Test rows first: what comes after one and nearly equals it is found as its duplicate. A test row that is one itself is not
+    // looked for then, so that it comes first in the next turn.
+    while !test.is_empty() {
+        let texts: Vec<Vec<String>> =
+            test.iter().chain(&train).map(|row| words(dataset.text(*row).unwrap_or_default())).collect();
+        let near = near_duplicates_by_minhash(&texts, ngram, threshold, 0)?;
+        let same = |place: usize| near[test.len() + place].is_some_and(|first| first < test.len());
+        out.extend(train.iter().enumerate().filter(|(place, _)| same(*place)).map(|(_, row)| *row));
+        test = test.iter().zip(&near).filter(|(_, near)| near.is_some()).map(|(row, _)| *row).collect();
+    }
     let mut dropped = 0;
     for site in sites {
         let before = site.rows.len();

@@ -89,9 +89,10 @@ impl RewardFigures {
     /// Means of sums over so many records; none without a record.
     pub fn of(rows: f64, sums: &Figures) -> Option<Self> {
         let mean = |sum: f64| sum / rows;
-        (rows > 0.0).then(|| Self {
+        // Noise may leave less than a record. A number beyond the largest could not be read again.
+        (rows >= 1.0).then(|| Self {
             nll: mean(sums.nll),
-            perplexity: mean(sums.nll).exp(),
+            perplexity: mean(sums.nll).min(700.0).exp(),
             rouge_l: mean(sums.rouge_l),
             rouge_1: sums.rouge_1.map(mean),
             rouge_2: sums.rouge_2.map(mean),

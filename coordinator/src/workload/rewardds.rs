@@ -53,6 +53,8 @@ use crate::{
     },
 };
 
+/// No sum over a site's test records is larger, noise included.
+const MOST_FIGURE: f64 = 1e12;
 /// Longest figures of a site, bytes.
 const FIGURES_LIMIT: u64 = 1 << 20;
 
@@ -306,11 +308,28 @@ fn check_evaluation(context: &Context<'_>, phase: &PhaseSpec, bytes: &[u8]) -> R
     };
     let all = said.arms.values().flat_map(counts).chain([said.rows]);
     let pairs = said.pairs.iter().flat_map(|pairs| [pairs.rows, pairs.right]);
-    if all.chain(pairs).any(|value| !value.is_finite() || value < 0.0) {
-        return Err(Error::invalid("a figure is no number of at least 0"));
+    if all.chain(pairs).any(|value| !(0.0..=MOST_FIGURE).contains(&value)) {
+        return Err(Error::invalid(format!("a figure is no number of at least 0 and at most {MOST_FIGURE}")));
+    }
+    let shares = said.pairs.iter().filter_map(|pairs| pairs.by_pair).flatten();
+    if shares.into_iter().any(|share| share.right > share.of || share.of as f64 > said.rows) {
+        return Err(Error::invalid("more pairs are right, or judged, than there are records"));
+    }
+    if spec.privacy.is_none() {
+        let more = |figures: &Figures| {
+            let shares = [Some(figures.rouge_l), figures.rouge_1, figures.rouge_2, figures.passed];
+            let most = said.rows * (1.0 + 1e-9);
+            shares.into_iter().flatten().any(|sum| sum > most) || figures.nll > 1e3 * most
+        };
+        if said.arms.values().any(more) {
+            return Err(Error::invalid("a figure is more than so many records can have"));
+        }
     }
     if let Some(arm) = said.arms.keys().find(|arm| !spec.arms.contains(arm)) {
         return Err(Error::invalid(format!("figures of {} were not asked for", arm.name())));
+    }
+    if said.rows > 0.0 && said.arms.len() != spec.arms.len() {
+        return Err(Error::invalid("figures of some arms are missing"));
     }
     Ok(())
 }

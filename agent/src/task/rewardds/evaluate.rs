@@ -20,7 +20,7 @@ use sheaf_proto::{
     privacy::PrivacySpec,
     rewardds::{Arm, EvaluateSpec, Evaluation, Exchange, Figures, MOST_NLL, Measured, Pairs, Share, Target},
 };
-use sheaf_sandbox::{Limits, Outcome, Sandbox};
+use sheaf_sandbox::{Limits, Outcome, Sandbox, SandboxError};
 use sheaf_text::{
     overlap::{rouge_l, rouge_n},
     words::words,
@@ -88,6 +88,7 @@ impl Measuring<'_> {
         rows: &[usize],
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Vec<Vec<Row>>, AgentError> {
+        language::check_limits(self.model, self.target.max_tokens, self.target.answer_tokens)?;
         let config = lora::config(&self.target.adapter);
         let (mut questions, mut records, mut references) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
@@ -123,17 +124,13 @@ impl Measuring<'_> {
                 adapter.to_device(self.model.config(), self.model.device()).map_err(language::failed)?;
             let mut nll = Vec::with_capacity(records.len());
             for piece in &frozen {
-                nll.extend(
-                    language::mean_nll(self.model, &lora, piece, self.alone, cancelled)
-                        .map_err(language::failed)?,
-                );
+                let found = language::mean_nll(self.model, &lora, piece, self.alone, cancelled);
+                nll.extend(language::of_one(self.alone, found, || vec![f64::INFINITY])?);
             }
             let mut answers = Vec::with_capacity(questions.len());
             for batch in questions.chunks(if self.alone { 1 } else { questions.len().max(1) }) {
-                answers.extend(
-                    language::answers(self.model, Some(&lora), batch, &sampling, cancelled)
-                        .map_err(language::failed)?,
-                );
+                let found = language::answers(self.model, Some(&lora), batch, &sampling, cancelled);
+                answers.extend(language::of_one(self.alone, found, || vec![language::nothing()])?);
             }
             let answered = answers.iter().zip(&references).zip(nll).zip(rows).zip(&mut all);
             for ((((answer, reference), nll), row), into) in answered {
@@ -165,8 +162,14 @@ impl Measuring<'_> {
         let Some(tests) = dataset.dialogue(row).and_then(|record| record.tests) else {
             return Ok(Some(false));
         };
-        let outcome = sandbox.run_tests(program(answer), &tests.setup, &tests.asserts);
-        let outcome = outcome.map_err(|e| AgentError::Task(e.to_string()))?;
+        let run = || sandbox.run_tests(program(answer), &tests.setup, &tests.asserts);
+        // A record's own tests may be no program; that it could not be started may pass. Neither may end the task: which record it
+        // was would show.
+        let outcome = match run() {
+            Ok(outcome) => outcome,
+            Err(SandboxError::Tests) => Outcome::Failed,
+            Err(_) => run().unwrap_or(Outcome::Failed),
+        };
         Ok(Some(outcome == Outcome::Passed))
     }
 

@@ -117,12 +117,18 @@ pub(super) fn train(
     let dataset = source.open(&spec.schema, resources.assets)?;
     models::check_hash(&spec.generator.model, Some(&spec.generator.model_sha256))?;
     let model = models::language(&spec.generator.model, resources)?;
+    language::check_limits(&model, spec.generator.max_tokens, spec.generator.answer_tokens)?;
     let records = records(&model, spec, &dataset)?;
     let (round, lora_spec) = round_spec(spec);
     resources.tell("tuning the generation proxy");
     let (adapter, made) = lora::tuned(&round, &lora_spec, Some(start), records, resources, cancelled)?;
-    if let Some(folder) = resources.kept(KEPT)? {
-        adapter.save(&folder, &spec.generator.model)?;
+    // What is paid for is sent, whether or not the site's own copy can be written.
+    let kept = || match resources.kept(KEPT)? {
+        Some(folder) => Ok(adapter.save(&folder, &spec.generator.model)?),
+        None => Ok::<_, AgentError>(()),
+    };
+    if let Err(error) = kept() {
+        tracing::warn!("the generation proxy is not kept here: {error}");
     }
     Ok((language::parameters(adapter.tensors), made))
 }

@@ -255,6 +255,38 @@ pub fn mean_nll(
     Ok(sums.iter().map(|sum| if sum.tokens == 0 { f64::INFINITY } else { mean(sum) }).collect())
 }
 
+/// What a record that was computed by itself gives where the model fails at it: the worst, since that the task failed would tell
+/// that such a record is there. Where records are computed together, without noise, it is a failure.
+pub(super) fn of_one<T>(
+    alone: bool,
+    found: Result<T, ModelError>,
+    worst: impl FnOnce() -> T,
+) -> Result<T, AgentError> {
+    match found {
+        Err(ModelError::Stopped) => Err(AgentError::Cancelled),
+        Err(_) if alone => Ok(worst()),
+        other => other.map_err(failed),
+    }
+}
+
+/// An answer that says nothing.
+pub(super) const fn nothing() -> Written {
+    Written { text: String::new(), ended: true }
+}
+
+/// Refuses limits under which a long record would not fit into the model, before a record is read: that a task failed for one would
+/// tell that it is there.
+pub(super) fn check_limits(model: &LanguageModel, tokens: usize, answer: usize) -> Result<(), AgentError> {
+    let most = model.config().max_positions;
+    let template = asked(model, "").map_err(failed)?.len();
+    if tokens.saturating_add(answer).saturating_add(template) <= most {
+        return Ok(());
+    }
+    Err(AgentError::Task(format!(
+        "records of {tokens} tokens and answers of {answer} do not fit into a model of {most} positions"
+    )))
+}
+
 /// What a model's failure is to a task.
 pub(super) fn failed(error: ModelError) -> AgentError {
     match error {

@@ -43,6 +43,7 @@ pub(super) fn compared(
     alone: bool,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<Compared>, AgentError> {
+    language::check_limits(model, generator.max_tokens, generator.answer_tokens)?;
     let sampling =
         Sampling { max_tokens: generator.answer_tokens, temperature: 0.0, top_k: 0, ..Sampling::default() };
     let mut all = Vec::with_capacity(exchanges.len());
@@ -54,10 +55,10 @@ pub(super) fn compared(
         }
         let asked: Vec<(String, u64)> = queries.iter().map(|query| (query.clone(), 0)).collect();
         let requests: Vec<(Exchange, u64)> = batch.iter().map(|exchange| (exchange.clone(), 0)).collect();
-        let untuned =
-            language::answers(model, None, &asked, &sampling, cancelled).map_err(language::failed)?;
+        let untuned = language::answers(model, None, &asked, &sampling, cancelled);
+        let untuned = language::of_one(alone, untuned, || vec![language::nothing()])?;
         let tuned = language::responses(model, lora, generator, &requests, &sampling, cancelled);
-        let tuned = tuned.map_err(language::failed)?;
+        let tuned = language::of_one(alone, tuned, || vec![language::nothing()])?;
         for (((exchange, query), tuned), untuned) in batch.iter().zip(queries).zip(tuned).zip(untuned) {
             let own = language::shortened(model, &exchange.response, generator.answer_tokens);
             let responses = [own.map_err(language::failed)?.text, whole(tuned), whole(untuned)];

@@ -40,6 +40,8 @@ use super::{
 };
 use crate::{egress::Made, error::AgentError, features, models};
 
+/// Passes beyond this are a mistake.
+const MOST_EPOCHS: usize = 10_000;
 /// The file of the reward proxy among what stays at the site.
 const KEPT: &str = "reward.safetensors";
 
@@ -230,11 +232,11 @@ pub(super) fn train(
     };
     let (start, writer) = (named(&decode(start)?), decode(generator)?);
     let privacy = spec.round.privacy.as_ref();
+    models::check_hash(&spec.generator.model, Some(&spec.generator.model_sha256))?;
     check(spec, &start, resources)?;
     // Long work comes first: what would be refused in the end is refused at once.
     let paid = privacy.map(|privacy| pay(privacy, resources)).transpose()?;
     let dataset = source.open(&spec.schema, resources.assets)?;
-    models::check_hash(&spec.generator.model, Some(&spec.generator.model_sha256))?;
     let model = models::language(&spec.generator.model, resources)?;
     let exchanges =
         generator::exchanges(&spec.generator, &spec.schema, &dataset, generator::unit(&spec.round))?;
@@ -258,7 +260,10 @@ pub(super) fn train(
     };
     let parameters = language::parameters(proxy);
     let file = parameters.encode().map_err(|e| AgentError::Task(e.to_string()))?;
-    resources.keep(KEPT, &file)?;
+    // What is paid for is sent, whether or not the site's own copy can be written.
+    if let Err(error) = resources.keep(KEPT, &file) {
+        tracing::warn!("the reward proxy is not kept here: {error}");
+    }
     Ok((parameters, made))
 }
 
@@ -267,6 +272,15 @@ fn check(spec: &RewardSpec, start: &Named, resources: &Resources<'_>) -> Result<
     let refused = |problem: &str| Err(AgentError::Task(problem.to_owned()));
     if spec.tuning.batch == 0 {
         return refused("the reward is to be tuned on batches of no record");
+    }
+    if spec.tuning.epochs > MOST_EPOCHS {
+        return refused("the reward is to be tuned in more passes than any plan has");
+    }
+    if let RewardForm::LanguageModel { adapter, .. } = &spec.reward {
+        let model = models::language(&spec.generator.model, resources)?;
+        let reward =
+            RewardModel::of(&model, &lora::config(adapter), start.clone()).map_err(language::failed)?;
+        reward.adapter.to_device(model.config(), model.device()).map_err(language::failed)?;
     }
     if let RewardForm::Embedding { encoder } = &spec.reward {
         let head = head(start)?;

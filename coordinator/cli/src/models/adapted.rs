@@ -252,7 +252,8 @@ impl AdaptedModels for WithAdapters {
         };
         let mut tuner = Tuner::new(&model, &start, &records, &tuning).map_err(failed)?;
         tuner.freeze(&cancelled).map_err(failed)?;
-        let (steps, each) = (tuner.steps(), records.len().div_ceil(how.batch));
+        // A step may go over the end of a pass: a pass is over when as many examples as there are have been seen.
+        let (steps, passes) = (tuner.steps(), |step: usize| step * how.batch / records.len());
         let mut curve: Vec<f64> = liked(&start)?.into_iter().collect();
         let (mut best, mut pass) = (None, 0);
         while let Some(step) = tuner.step().map_err(failed)? {
@@ -260,10 +261,10 @@ impl AdaptedModels for WithAdapters {
             if cancelled() {
                 return Err(stopped());
             }
-            if step.step % each != 0 && step.step != steps {
+            if passes(step.step) == passes(step.step - 1) && step.step != steps {
                 continue;
             }
-            pass += 1;
+            pass = passes(step.step).max(pass);
             let nll = liked(tuner.adapter())?;
             curve.extend(nll);
             // Without held-out examples the last pass is taken.

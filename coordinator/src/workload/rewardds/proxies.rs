@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sheaf_proto::{
     BlobId,
-    fedavg::{Parameters, ParametersFile as _, summed},
+    fedavg::{Parameters, ParametersFile as _, Tensor, summed},
     privacy::PrivacySpec,
     rewardds::{GeneratorSpec, RELEASE_PROXIES, RewardSpec, Round, Step},
 };
@@ -34,6 +34,8 @@ use crate::{
 
 /// Bytes of an answer around its numbers.
 const SLACK: u64 = 1 << 20;
+/// Parameters beyond this have diverged, as in secure sums.
+const LARGEST: f32 = 64.0;
 /// What a shared proxy's owner is called.
 pub(super) const SHARED: &str = "shared";
 
@@ -214,6 +216,12 @@ pub(super) fn check(context: &Context<'_>, phase: &PhaseSpec, answer: &[u8]) -> 
     let parameters = Parameters::decode(answer).map_err(|e| Error::invalid(e.to_string()))?;
     let start = phase.inputs.first().ok_or_else(|| Error::bug("a proxy is tuned from nothing"))?;
     let start = get(context, start)?;
+    let beyond = |tensor: &Tensor| tensor.data.iter().any(|value| value.abs() > LARGEST);
+    if let Some((name, _)) = parameters.iter().find(|(_, tensor)| beyond(tensor)) {
+        return Err(Error::invalid(format!(
+            "tensor {name} has values beyond {LARGEST}: its training has diverged"
+        )));
+    }
     check_shapes(&parameters, start.iter().map(|(name, tensor)| (name, tensor.shape.as_slice())))
 }
 

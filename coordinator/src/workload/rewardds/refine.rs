@@ -246,10 +246,15 @@ fn revise(
         let text = feedback_prompt(&queries[*number].query, &chosen.text, &rejected.text);
         Ask { text, seed: seed(drawn, Draw::Feedback(round), *number) }
     };
-    let asks: Vec<Ask> = free.iter().map(question).collect();
+    // Of two equal ones there is nothing to say.
+    let differ = |number: &usize| held.choices[*number][0].text != held.choices[*number][1].text;
+    let asks: Vec<Ask> = free.iter().filter(|number| differ(number)).map(question).collect();
     let how = options.drawing_revisions(options.refine.feedback_tokens);
     let what = format!("round {round}: writing feedback");
-    let feedback = target.answers(context, tools, (&what, how), (&asks, false))?;
+    let mut said = target.answers(context, tools, (&what, how), (&asks, false))?.into_iter();
+    let nothing = || Written { text: String::new(), ended: true };
+    let mut of = |number: &usize| differ(number).then(|| said.next()).flatten().unwrap_or_else(nothing);
+    let feedback: Vec<Written> = free.iter().map(&mut of).collect();
     let mut asks = Vec::new();
     for (number, feedback) in free.iter().zip(&feedback) {
         let text = revision_prompt(&queries[*number].query, &held.choices[*number][0].text, &feedback.text);
