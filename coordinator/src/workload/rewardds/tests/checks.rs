@@ -1,6 +1,6 @@
 //! Answers that cannot be.
 
-use sheaf_proto::fedavg::Tensor;
+use sheaf_proto::{fedavg::Tensor, rewardds::Share};
 
 use super::*;
 use crate::error::Class;
@@ -35,7 +35,7 @@ fn a_proxy_of_other_tensors_or_of_no_numbers_is_refused() {
         };
         assert!(changed(&more).contains("2 tensors"));
         assert!(changed(&Parameters::clear).contains("is missing"));
-        for bad in [f32::NAN, f32::INFINITY] {
+        for bad in [f32::NAN, f32::INFINITY, 1e30] {
             let diverged = |parameters: &mut Parameters| parameters.get_mut(tensor).unwrap().data[0] = bad;
             assert!(changed(&diverged).contains("diverged"));
         }
@@ -57,6 +57,14 @@ fn figures_that_are_no_numbers_or_were_not_asked_for_are_refused() {
         change(&mut said);
         refused(&ran, "evaluate", &serde_json::to_vec(&said).unwrap())
     };
+    let many = "more than so many records";
+    assert!(changed(&|said| said.arms.get_mut(&Arm::Rgf).unwrap().rouge_l = said.rows + 1.0).contains(many));
+    assert!(changed(&|said| said.arms.get_mut(&Arm::Rgf).unwrap().nll = 1e9).contains(many));
+    assert!(changed(&|said| said.arms.retain(|arm, _| *arm != Arm::Rgf)).contains("missing"));
+    let too_right = |said: &mut Evaluation| {
+        said.pairs.as_mut().unwrap().by_pair = Some([Share { right: u64::MAX, of: 1 }; 3]);
+    };
+    assert!(changed(&too_right).contains("more pairs are right"));
     let negative = "no number of at least 0";
     assert!(changed(&|said| said.rows = -1.0).contains(negative));
     assert!(changed(&|said| said.arms.get_mut(&Arm::Rgf).unwrap().rouge_l = -0.5).contains(negative));
@@ -87,4 +95,34 @@ fn a_phase_of_the_coordinator_alone_takes_no_answer() {
     let ran = run(&plan("arms = ['untuned']\n"));
     let error = ran.world.check(ran.phase("sample"), &ran.world.members[0], b"{}").unwrap_err();
     assert_eq!(error.class, Class::Bug, "{error}");
+}
+
+#[test]
+fn what_the_coordinator_has_made_is_not_made_again() {
+    let ran = run(&plan("arms = ['untuned', 'rgf', 'rgf-sor']\n"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // Without models nothing could be made.
+    let context = ran.world.context(None);
+    for (at, output) in ran.outputs.iter().enumerate() {
+        let phase = ran.phase(&output.name);
+        if !phase.asks_nobody() {
+            continue;
+        }
+        let again = |previous| {
+            let outputs = &ran.outputs[..at];
+            Rewardds.reduce(&context, &Answers { phase, contributions: &[], outputs, previous })
+        };
+        assert_eq!(
+            again(Some(output)).unwrap(),
+            ran.world.blobs.get(&output.output).unwrap(),
+            "{}",
+            output.name
+        );
+        assert!(again(None).is_err(), "{}", output.name);
+        // A part of it that is gone, as after a withdrawal, is made anew.
+        if let Some(part) = Rewardds.merged_blobs(&context, output).unwrap().first() {
+            runtime.block_on(ran.world.blobs.delete(part)).unwrap();
+            assert!(again(Some(output)).is_err(), "{}", output.name);
+        }
+    }
 }
