@@ -137,7 +137,7 @@ impl Measuring<'_> {
                 let said = words(&answer.text);
                 let rouge =
                     [rouge_n(&said, reference, 1), rouge_n(&said, reference, 2), rouge_l(&said, reference)];
-                let passed = self.passes(dataset, *row, &answer.text)?;
+                let passed = self.passes(dataset, *row, &answer.text);
                 into.push(Row { nll, rouge: rouge.map(|r| r.f1), words: said.len() as f64, passed });
             }
         }
@@ -157,10 +157,10 @@ impl Measuring<'_> {
     }
 
     /// Whether a program passes the record's tests; none where responses are no programs.
-    fn passes(&self, dataset: &Dataset, row: usize, answer: &str) -> Result<Option<bool>, AgentError> {
-        let Some(sandbox) = self.sandbox else { return Ok(None) };
+    fn passes(&self, dataset: &Dataset, row: usize, answer: &str) -> Option<bool> {
+        let sandbox = self.sandbox?;
         let Some(tests) = dataset.dialogue(row).and_then(|record| record.tests) else {
-            return Ok(Some(false));
+            return Some(false);
         };
         let run = || sandbox.run_tests(program(answer), &tests.setup, &tests.asserts);
         // A record's own tests may be no program; that it could not be started may pass. Neither may end the task: which record it
@@ -170,7 +170,7 @@ impl Measuring<'_> {
             Err(SandboxError::Tests) => Outcome::Failed,
             Err(_) => run().unwrap_or(Outcome::Failed),
         };
-        Ok(Some(outcome == Outcome::Passed))
+        Some(outcome == Outcome::Passed)
     }
 
     /// Exact figures on these records.
@@ -279,7 +279,7 @@ pub fn pairs_of(
     let judged = judged(measured, proxies, &all, false, resources, cancelled)?;
     let mut pairs = Pairs { by_pair: Some([Share::default(); 3]), ..Pairs::default() };
     for of_record in &judged {
-        let Some(share) = share(of_record) else { continue };
+        let Some(share) = share(*of_record) else { continue };
         pairs.rows += 1.0;
         pairs.right += share;
         for (sum, right) in pairs.by_pair.iter_mut().flatten().zip(of_record) {
@@ -293,8 +293,8 @@ pub fn pairs_of(
 }
 
 /// The share of a record's pairs that are right; none where it has no pair.
-fn share(pairs: &[Option<bool>; 3]) -> Option<f64> {
-    let known: Vec<bool> = pairs.iter().flatten().copied().collect();
+fn share(pairs: [Option<bool>; 3]) -> Option<f64> {
+    let known: Vec<bool> = pairs.into_iter().flatten().collect();
     let right = known.iter().filter(|right| **right).count();
     (!known.is_empty()).then(|| right as f64 / known.len() as f64)
 }
@@ -434,7 +434,7 @@ impl Counted {
                 }
             }
             if let Some(pairs) = &self.pairs {
-                let share = pairs.get(row).and_then(share);
+                let share = pairs.get(row).copied().and_then(share);
                 of_row.extend([if share.is_some() { WHOLE } else { 0 }, part(share.unwrap_or(0.0))]);
             }
             counts.iter_mut().zip(of_row).for_each(|(sum, value)| *sum += value);

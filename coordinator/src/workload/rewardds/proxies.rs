@@ -114,7 +114,7 @@ fn begun(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Start, Error>
 
 /// The price of a round.
 fn round(plan: &Plan, number: u32, privacy: impl Fn(&Privacy) -> Option<PrivacySpec>) -> Round {
-    let max_rows = if plan.run.secure_aggregation { 1 } else { 0 };
+    let max_rows = u64::from(plan.run.secure_aggregation);
     Round { round: number, max_rows, privacy: plan.privacy.as_ref().and_then(privacy) }
 }
 

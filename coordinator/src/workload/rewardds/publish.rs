@@ -64,7 +64,7 @@ fn made(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<Made, Error> {
 
 /// The model that is published: of the arm that the run is about, which is the last one tuned.
 struct Model {
-    model: BlobId,
+    weights: BlobId,
     card: BlobId,
     sha256: String,
     files: [String; 2],
@@ -104,7 +104,7 @@ pub(super) fn publish(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<
     let sites: BTreeMap<SiteName, SitePublication> = members.chain(sites).collect();
     let [model_file, card_file] = model.files;
     Ok(Publication {
-        model: model.model,
+        model: model.weights,
         card: model.card,
         model_file: Some(model_file),
         card_file: Some(card_file),
@@ -156,7 +156,7 @@ fn model(
         let parameters = proxies::get(context, &blob)?;
         let config = adapter::config(&options.target.model, options.target.lora.as_ref(), &parameters);
         return Ok(Model {
-            model: blob,
+            weights: blob,
             card: context.blobs.put(&serde_json::to_vec_pretty(&config)?)?,
             sha256: weight_sha256(&parameters),
             files: [WEIGHTS_FILE.to_owned(), CONFIG_FILE.to_owned()],
@@ -178,7 +178,7 @@ fn model(
     }
     let blob = context.blobs.put(&lines)?;
     Ok(Model {
-        model: blob,
+        weights: blob,
         card: blob,
         sha256: sha256_hex(&lines),
         files: [EXAMPLES.to_owned(), EXAMPLES.to_owned()],

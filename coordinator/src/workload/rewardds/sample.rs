@@ -43,6 +43,7 @@ pub(super) struct Sampled {
 }
 
 /// A query with its candidates, at least one.
+#[expect(clippy::struct_field_names, reason = "the files call a query's text so")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Query {
     pub(super) control: String,

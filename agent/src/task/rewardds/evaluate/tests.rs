@@ -110,11 +110,11 @@ fn a_program_is_what_stands_between_fences() {
 #[test]
 fn a_record_counts_the_share_of_the_pairs_that_it_has() {
     let (yes, no) = (Some(true), Some(false));
-    assert_eq!(share(&[None; 3]), None);
-    assert_eq!(share(&[yes, yes, yes]), Some(1.0));
-    assert_eq!(share(&[yes, None, no]), Some(0.5));
-    assert_eq!(share(&[no, None, None]), Some(0.0));
-    assert_eq!(share(&[no, no, yes]), Some(1.0 / 3.0));
+    assert_eq!(share([None; 3]), None);
+    assert_eq!(share([yes, yes, yes]), Some(1.0));
+    assert_eq!(share([yes, None, no]), Some(0.5));
+    assert_eq!(share([no, None, None]), Some(0.0));
+    assert_eq!(share([no, no, yes]), Some(1.0 / 3.0));
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn figures_of_a_record_are_its_own_and_add_up() {
         assert!(of_record.iter().all(|row| row.rouge.iter().all(|share| (0.0..=1.0).contains(share))));
         assert_eq!((untuned.passed, tuned.passed), (None, None), "no programs");
         let by_itself = measuring.rows(&records, &[*row], &|| false).unwrap();
-        assert_eq!(by_itself, [of_record.clone()], "row {row}");
+        assert_eq!(by_itself, std::slice::from_ref(of_record), "row {row}");
     }
     assert!(told.borrow().iter().any(|what| what.ends_with("2 of 2: rgf")), "{told:?}");
 
@@ -415,7 +415,7 @@ fn what_is_compared_of_a_record_follows_from_it_alone() {
     let beside_others = compared(&all);
     assert_eq!(beside_others.len(), PEOPLE.len());
     for (at, record) in beside_others.iter().enumerate() {
-        assert_eq!(compared(&all[at..=at]), [record.clone()], "{at}");
+        assert_eq!(compared(&all[at..=at]), std::slice::from_ref(record), "{at}");
         assert_eq!(record.query, PEOPLE[at].1);
     }
     assert_eq!(beside_others[0].responses[0], "Rest well.");

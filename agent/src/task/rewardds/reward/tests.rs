@@ -159,7 +159,7 @@ fn slopes_are_those_of_the_mean_over_pairs_that_differ() {
     let (first, second, third) = (doubt(0.6), doubt(0.9), doubt(-0.3));
     let expected = [-(first + second) / 3.0, (second - third) / 3.0, (first + third) / 3.0];
     near(slopes(&compared(["a", "b", "c"]), &scores), expected);
-    let expected = [-first / 2.0, -third / 2.0, (first + third) / 2.0];
+    let expected = [-first / 2.0, -third / 2.0, f64::midpoint(first, third)];
     near(slopes(&compared(["a", "a", "c"]), &scores), expected);
     near(slopes(&compared(["a", "b", "a"]), &scores), [-second / 2.0, (second - third) / 2.0, third / 2.0]);
     near(slopes(&compared(["a", "b", "b"]), &[0.0; 3]), [-0.5, 0.25, 0.25]);

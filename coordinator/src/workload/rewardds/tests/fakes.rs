@@ -91,7 +91,7 @@ fn mark(proxy: &Parameters) -> String {
 fn response(query: &str, copy: usize) -> String {
     let more = 1 + (digest(query) % 9 + 4 * copy as u64) % 9;
     let about = query.split(' ').next().unwrap();
-    let more: String = (0..more).map(|number| format!(" more{number}")).collect();
+    let more = (0..more).map(|number| format!(" more{number}")).collect::<Vec<_>>().concat();
     format!("answer{copy} {about}{more}")
 }
 
@@ -223,7 +223,8 @@ impl AdaptedModels for Fake {
         how: &TargetTuning,
         _: Watch<'_>,
     ) -> Result<TunedTarget, Error> {
-        let all: String = examples.iter().map(|(query, response)| format!("{query}\n{response}\n")).collect();
+        let lines = examples.iter().map(|(query, response)| format!("{query}\n{response}\n"));
+        let all = lines.collect::<Vec<_>>().concat();
         let start = start.map(first);
         let numbers = [examples.len() as f32, start.unwrap_or(-1.0), how.epochs as f32];
         let data = numbers.into_iter().chain([(digest(&all) % 65_536) as f32]).collect();
