@@ -32,7 +32,7 @@ use sheaf_coordinator::{
 use sheaf_data::{AssetStore, Dataset, Partition, Schema, SiteRows, Split, partition};
 use sheaf_models::DeviceChoice;
 use sheaf_proto::rewardds::Arm;
-use sheaf_text::{overlap::near_duplicates_by_minhash, words::words};
+use sheaf_text::{overlap::near_any_of, words::words};
 use sheaf_transport::digest::sha256_hex;
 use tokio_util::sync::CancellationToken;
 
@@ -205,19 +205,14 @@ fn deduplicate(dataset: &Dataset, sites: &mut [SiteRows]) -> Result<usize> {
         rows.retain(|row| dataset.text(*row).is_some());
         rows
     };
-    let (mut test, train) = (held(Split::Test), held(Split::Train));
+    let (test, train) = (held(Split::Test), held(Split::Train));
+    let said = |rows: &[usize]| -> Vec<Vec<String>> {
+        rows.iter().map(|row| words(dataset.text(*row).unwrap_or_default())).collect()
+    };
     let (ngram, threshold) = NEAR;
-    let mut out: BTreeSet<usize> = BTreeSet::new();
-    // Test rows first: what comes after one and nearly equals it is found as its duplicate. A test row that is one itself is not
-    // looked for then, so that it comes first in the next turn.
-    while !test.is_empty() {
-        let texts: Vec<Vec<String>> =
-            test.iter().chain(&train).map(|row| words(dataset.text(*row).unwrap_or_default())).collect();
-        let near = near_duplicates_by_minhash(&texts, ngram, threshold, 0)?;
-        let same = |place: usize| near[test.len() + place].is_some_and(|first| first < test.len());
-        out.extend(train.iter().enumerate().filter(|(place, _)| same(*place)).map(|(_, row)| *row));
-        test = test.iter().zip(&near).filter(|(_, near)| near.is_some()).map(|(row, _)| *row).collect();
-    }
+    let near = near_any_of(&said(&train), &said(&test), ngram, threshold)?;
+    let out: BTreeSet<usize> =
+        train.iter().zip(near).filter(|(_, near)| *near).map(|(row, _)| *row).collect();
     let mut dropped = 0;
     for site in sites {
         let before = site.rows.len();

@@ -7,7 +7,7 @@ mod rouge;
 mod run;
 
 pub use distinct::distinct;
-pub use near::{MIN_JACCARD, near_duplicates_by_cosine, near_duplicates_by_minhash};
+pub use near::{MIN_JACCARD, near_any_of, near_duplicates_by_cosine, near_duplicates_by_minhash};
 pub use ngram::{NGrams, containment, jaccard, overlap};
 pub use rouge::{Rouge, rouge_l, rouge_n};
 pub use run::{Run, RunIndex, longest_run};

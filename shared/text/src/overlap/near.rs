@@ -54,6 +54,40 @@ pub fn near_duplicates_by_minhash(
     Ok(found)
 }
 
+/// For each text whether one of `others` nearly equals it: their n-grams have a Jaccard similarity of at least `threshold`. Exact, by
+/// the n-grams of `others`; a text of fewer than `n` words is its own only n-gram. Errors: `n` is 0, a threshold outside above 0 to 1.
+pub fn near_any_of(
+    texts: &[Vec<String>],
+    others: &[Vec<String>],
+    n: usize,
+    threshold: f64,
+) -> Result<Vec<bool>, TextError> {
+    if n == 0 {
+        return Err(TextError::setting("n", "an n-gram has at least one word"));
+    }
+    if !(threshold > 0.0 && threshold <= 1.0) {
+        return Err(TextError::setting("threshold", format!("{threshold} is not above 0, at most 1")));
+    }
+    let grams = |text: &[String]| text.len().min(n).max(1);
+    let mut having: HashMap<&[String], Vec<usize>> = HashMap::new();
+    let mut sizes = Vec::with_capacity(others.len());
+    for (number, other) in others.iter().enumerate() {
+        let different: HashSet<&[String]> = other.windows(grams(other)).collect();
+        sizes.push(different.len());
+        different.into_iter().for_each(|gram| having.entry(gram).or_default().push(number));
+    }
+    let near = |text: &Vec<String>| {
+        let different: HashSet<&[String]> = text.windows(grams(text)).collect();
+        let mut shared: HashMap<usize, usize> = HashMap::new();
+        for number in different.iter().filter_map(|gram| having.get(gram)).flatten() {
+            *shared.entry(*number).or_default() += 1;
+        }
+        let all = |number: usize, shared: usize| (different.len() + sizes[number] - shared) as f64;
+        shared.into_iter().any(|(number, shared)| shared as f64 >= threshold * all(number, shared))
+    };
+    Ok(texts.iter().map(near).collect())
+}
+
 /// Least hash of the n-grams under each key; of the whole text where it is shorter than `n`.
 fn signature(words: &[String], n: usize, keys: &[u64]) -> Option<Vec<u64>> {
     let n = n.min(words.len());
@@ -140,6 +174,24 @@ mod tests {
         // One changed word breaks 3 of 58 trigrams: 55 shared of 61.
         let found = near_duplicates_by_minhash(&texts, 3, 0.95, 7).unwrap();
         assert_eq!(found[2], None);
+    }
+
+    #[test]
+    fn a_text_is_near_any_of_others_whatever_these_are_to_each_other() {
+        let first: Vec<String> = (0..60).map(|i| format!("w{i}")).collect();
+        let edited = |places: &[usize]| {
+            let mut text = first.clone();
+            places.iter().for_each(|&at| text[at] = format!("other{at}"));
+            text
+        };
+        // 0.81 to the second, itself a near-duplicate of the first, and 0.73 to the first.
+        let others = [edited(&[10, 30, 50]), edited(&[10, 30]), words("it works")];
+        let texts = [first.clone(), words("It works!"), words("it broke"), words(""), edited(&[1, 20, 40])];
+        assert_eq!(near_any_of(&texts, &others, 3, 0.8).unwrap(), [true, true, false, false, false]);
+        assert_eq!(near_any_of(&texts, &others[..1], 3, 0.8).unwrap(), [false; 5]);
+        assert!(
+            near_any_of(&texts, &others, 0, 0.8).is_err() && near_any_of(&texts, &others, 3, 0.0).is_err()
+        );
     }
 
     #[test]
