@@ -3,6 +3,7 @@
 pub mod afl;
 pub mod fdkt;
 pub mod fedavg;
+pub mod parameters;
 pub mod rewardds;
 
 use std::{

@@ -2,7 +2,7 @@
 
 mod private;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use sheaf_data::{Dataset, Split};
 use sheaf_models::{
@@ -11,13 +11,20 @@ use sheaf_models::{
         self, Encoded, Example, TuneConfig, Tuned,
         supervised::{Tuner, encode},
     },
-    weights::HostTensor,
 };
 use sheaf_proto::fedavg::{
-    AdapterSpec, LoraSpec, Measured, Parameters, ParametersFile, RoundSpec, Tensor, TextEvaluation, Update,
+    AdapterSpec, LoraSpec, Measured, Parameters, ParametersFile, RoundSpec, TextEvaluation, Update,
 };
 
-use crate::{egress::Made, error::AgentError, models, task::Resources};
+use crate::{
+    egress::Made,
+    error::AgentError,
+    models,
+    task::{
+        Resources,
+        parameters::{named, sent},
+    },
+};
 
 fn task(error: impl std::fmt::Display) -> AgentError {
     AgentError::Task(error.to_string())
@@ -69,9 +76,7 @@ fn adapter(
         return Adapter::new(model, &config, seed).map_err(model_error);
     };
     let parameters = <Parameters as ParametersFile>::decode(input).map_err(task)?;
-    let host =
-        |(name, tensor): (String, Tensor)| (name, HostTensor { shape: tensor.shape, data: tensor.data });
-    Ok(Adapter { config, tensors: parameters.into_iter().map(host).collect() })
+    Ok(Adapter { config, tensors: named(parameters) })
 }
 
 /// An adapter tuned from `start` on, or from one drawn by the seed, on token sequences, each with the number of the privacy unit
@@ -131,7 +136,7 @@ pub(super) fn start(
     resources: &Resources<'_>,
 ) -> Result<Vec<u8>, AgentError> {
     let drawn = adapter(lora, None, &*model(lora, resources)?, spec.training.seed)?;
-    as_update(drawn.tensors).encode().map_err(task)
+    sent(drawn.tensors).encode().map_err(task)
 }
 
 /// One round.
@@ -154,12 +159,6 @@ pub(super) fn train(
     Ok((update, Made::OfRows(examples.len() as u64)))
 }
 
-fn as_update(tensors: BTreeMap<String, HostTensor>) -> Parameters {
-    let tensor =
-        |(name, tensor): (String, HostTensor)| (name, Tensor { shape: tensor.shape, data: tensor.data });
-    tensors.into_iter().map(tensor).collect()
-}
-
 /// A round's tuning: the adapter from where the round begins, and what it has become on the examples.
 fn tune(
     spec: &RoundSpec,
@@ -177,7 +176,7 @@ fn tune(
     let records = encode(model, examples, config.max_tokens).map_err(model_error)?;
     let tuner = Tuner::new(model, &start, &records, &config).map_err(model_error)?;
     let tuned = run(tuner, spec.round, cancelled)?;
-    let parameters = as_update(tuned.adapter.tensors);
+    let parameters = sent(tuned.adapter.tensors);
     let measured = Some(Measured { rows: examples.len() as u64, loss: tuned.mean_loss });
     Ok(Update { parameters, measured })
 }

@@ -27,7 +27,7 @@ use sheaf_text::{
 };
 
 use super::{
-    super::{Assignment, Resources, afl, fedavg::lora, parse, to_json},
+    super::{Assignment, Resources, afl, fedavg::lora, parameters::named, parse, to_json},
     generator, language, pairs,
     reward::{self, Responses, Sequences},
 };
@@ -245,7 +245,7 @@ fn judged(
     let lora = language::adapter(&measured.generator.adapter, generator);
     let lora = lora.to_device(model.config(), model.device()).map_err(language::failed)?;
     let compared = pairs::compared(&model, &lora, &measured.generator, exchanges, alone, cancelled)?;
-    let proxy = reward::named(reward);
+    let proxy = named(reward.clone());
     let mut scores = Vec::with_capacity(3 * compared.len());
     for piece in compared.chunks(if alone { 1 } else { compared.len().max(1) }) {
         let texts = reward::texts(piece);

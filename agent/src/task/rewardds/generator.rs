@@ -9,7 +9,7 @@ use sheaf_proto::{
 };
 
 use super::{
-    super::{Resources, fedavg::lora},
+    super::{Resources, fedavg::lora, parameters::sent},
     language,
 };
 use crate::{egress::Made, error::AgentError, models};
@@ -130,7 +130,7 @@ pub(super) fn train(
     if let Err(error) = kept() {
         tracing::warn!("the generation proxy is not kept here: {error}");
     }
-    Ok((language::parameters(adapter.tensors), made))
+    Ok((sent(adapter.tensors), made))
 }
 
 #[cfg(test)]

@@ -10,37 +10,32 @@
 //! The untuned model and the target are asked through the model's chat template.
 
 use sheaf_models::{
-    Adapter, LanguageModel, LoraWeights, ModelError,
+    Adapter, LanguageModel, LoraConfig, LoraWeights, ModelError,
     slm::{
         chat::Message,
         generate::{Finish, Sampling},
     },
     train::{Encoded, Frozen, supervised::response_log_p_from},
-    weights::HostTensor,
 };
 use sheaf_proto::{
-    fedavg::{AdapterSpec, Parameters, Tensor},
+    fedavg::{AdapterSpec, Parameters},
     rewardds::{Exchange, Generator, Target, Written, before_query, before_response, one_line},
 };
 
-use super::super::fedavg::lora;
+use super::super::{fedavg::lora, parameters::named};
 use crate::error::AgentError;
 
 /// Texts written at a time.
 pub const BATCH: usize = 64;
 
-/// Parameters as an adapter.
-pub fn adapter(spec: &AdapterSpec, parameters: &Parameters) -> Adapter {
-    let host = |(name, tensor): (&String, &Tensor)| {
-        (name.clone(), HostTensor { shape: tensor.shape.clone(), data: tensor.data.clone() })
-    };
-    Adapter { config: lora::config(spec), tensors: parameters.iter().map(host).collect() }
+/// An adapter's options as the model reads them.
+pub fn config(spec: &AdapterSpec) -> LoraConfig {
+    lora::config(spec)
 }
 
-/// An adapter's parameters.
-pub fn parameters(tensors: impl IntoIterator<Item = (String, HostTensor)>) -> Parameters {
-    let tensor = |(name, t): (String, HostTensor)| (name, Tensor { shape: t.shape, data: t.data });
-    tensors.into_iter().map(tensor).collect()
+/// Parameters as an adapter.
+pub fn adapter(spec: &AdapterSpec, parameters: &Parameters) -> Adapter {
+    Adapter { config: lora::config(spec), tensors: named(parameters.clone()) }
 }
 
 /// The end of a text that has at most so many tokens: what a long context says last is nearest to its question.

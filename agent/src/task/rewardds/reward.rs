@@ -34,7 +34,11 @@ use sheaf_proto::{
 };
 
 use super::{
-    super::{Resources, fedavg::lora},
+    super::{
+        Resources,
+        fedavg::lora,
+        parameters::{named, sent},
+    },
     generator, language,
     pairs::{self, Compared},
 };
@@ -186,14 +190,6 @@ fn slopes(compared: &Compared, scores: &[f64]) -> Vec<f64> {
     slopes
 }
 
-/// A proxy's parameters as they are computed with.
-pub fn named(parameters: &Parameters) -> Named {
-    let host = |(name, tensor): (&String, &sheaf_proto::fedavg::Tensor)| {
-        (name.clone(), HostTensor { shape: tensor.shape.clone(), data: tensor.data.clone() })
-    };
-    parameters.iter().map(host).collect()
-}
-
 /// Records to learn from: responses ready to be read, three a record in their order.
 struct Corpus<'a> {
     compared: &'a [Compared],
@@ -230,7 +226,7 @@ pub(super) fn train(
         <Parameters as sheaf_proto::fedavg::ParametersFile>::decode(bytes)
             .map_err(|e| AgentError::Task(format!("a proxy cannot be read: {e}")))
     };
-    let (start, writer) = (named(&decode(start)?), decode(generator)?);
+    let (start, writer) = (named(decode(start)?), decode(generator)?);
     let privacy = spec.round.privacy.as_ref();
     models::check_hash(&spec.generator.model, Some(&spec.generator.model_sha256))?;
     check(spec, &start, resources)?;
@@ -258,7 +254,7 @@ pub(super) fn train(
         }
         None => (exact(spec, start, &corpus, cancelled)?, Made::OfRows(compared.len() as u64)),
     };
-    let parameters = language::parameters(proxy);
+    let parameters = sent(proxy);
     let file = parameters.encode().map_err(|e| AgentError::Task(e.to_string()))?;
     // What is paid for is sent, whether or not the site's own copy can be written.
     if let Err(error) = resources.keep(KEPT, &file) {

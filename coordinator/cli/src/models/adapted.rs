@@ -7,9 +7,10 @@ use sheaf_agent::{
     models,
     task::{
         Resources,
+        parameters::{named, sent},
         rewardds::{
             language,
-            reward::{Responses, Sequences, named},
+            reward::{Responses, Sequences},
         },
     },
 };
@@ -18,7 +19,7 @@ use sheaf_coordinator::{
     models::adapted::{AdaptedModels, Ask, Drawing, TargetTuning, TunedTarget, Watch, Writer},
 };
 use sheaf_models::{
-    Adapter, LanguageModel, LoraConfig, ModelError,
+    Adapter, LanguageModel, ModelError,
     heads::embedding::EmbeddingHead,
     slm::generate::Sampling,
     train::{Frozen, RewardModel, TuneConfig, supervised::Tuner},
@@ -29,9 +30,6 @@ use sheaf_proto::{
 };
 
 use super::Local;
-
-/// Exchanges whose likelihood is found between two looks at whether to go on.
-const BLOCK: usize = 32;
 
 /// Those of [`super::BuiltIn`].
 pub(super) struct WithAdapters(pub(super) Local);
@@ -52,10 +50,6 @@ fn of_agent(error: AgentError) -> Error {
 
 fn stopped() -> Error {
     Error::transient("stopped; the next coordinator does it again")
-}
-
-fn lora_config(spec: &AdapterSpec) -> LoraConfig {
-    language::adapter(spec, &Parameters::new()).config
 }
 
 fn sampling(how: Drawing) -> Sampling {
@@ -101,8 +95,8 @@ impl WithAdapters {
 impl AdaptedModels for WithAdapters {
     fn first_adapter(&self, model: &str, adapter: &AdapterSpec, seed: u64) -> Result<Parameters, Error> {
         let model = self.model(model)?;
-        let drawn = Adapter::new(&model, &lora_config(adapter), seed).map_err(failed)?;
-        Ok(language::parameters(drawn.tensors))
+        let drawn = Adapter::new(&model, &language::config(adapter), seed).map_err(failed)?;
+        Ok(sent(drawn.tensors))
     }
 
     fn first_reward(&self, generator: &Generator, form: &RewardForm, seed: u64) -> Result<Parameters, Error> {
@@ -114,11 +108,11 @@ impl AdaptedModels for WithAdapters {
             }
             RewardForm::LanguageModel { adapter, .. } => {
                 let model = self.model(&generator.model)?;
-                let drawn = Adapter::new(&model, &lora_config(adapter), seed).map_err(failed)?;
+                let drawn = Adapter::new(&model, &language::config(adapter), seed).map_err(failed)?;
                 RewardModel::untrained(&model, &drawn).parameters()
             }
         };
-        Ok(language::parameters(named))
+        Ok(sent(named))
     }
 
     fn queries(
@@ -158,16 +152,12 @@ impl AdaptedModels for WithAdapters {
     ) -> Result<Vec<f64>, Error> {
         let (model, adapter) = self.writer(proxy)?;
         let lora = adapter.to_device(model.config(), model.device()).map_err(failed)?;
-        let cancelled = || watch.stop.is_cancelled();
-        let mut done = Vec::with_capacity(exchanges.len());
-        for block in exchanges.chunks(BLOCK) {
-            (watch.tell)(done.len() as u64, exchanges.len() as u64);
-            let records = block.iter().map(|exchange| language::encoded(&model, proxy.0, exchange, false));
+        in_batches(exchanges, watch, |piece, cancelled| {
+            let records = piece.iter().map(|exchange| language::encoded(&model, proxy.0, exchange, false));
             let records = records.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-            let nll = language::mean_nll(&model, &lora, &Frozen::none(&records), false, &cancelled);
-            done.extend(nll.map_err(failed)?.into_iter().map(f64::exp));
-        }
-        Ok(done)
+            let nll = language::mean_nll(&model, &lora, &Frozen::none(&records), false, cancelled);
+            Ok(nll.map_err(failed)?.into_iter().map(f64::exp).collect())
+        })
     }
 
     fn rewards(
@@ -183,7 +173,7 @@ impl AdaptedModels for WithAdapters {
         let sequences = Sequences::of(form, &model, pairs).map_err(of_agent)?;
         let responses = Responses::of(form, &model, (pairs, &sequences), &self.resources(), &cancelled)
             .map_err(of_agent)?;
-        responses.scores(&named(parameters), &cancelled).map_err(of_agent)
+        responses.scores(&named(parameters.clone()), &cancelled).map_err(of_agent)
     }
 
     fn answers(
@@ -216,13 +206,13 @@ impl AdaptedModels for WithAdapters {
         watch: Watch<'_>,
     ) -> Result<TunedTarget, Error> {
         let model = self.model(&target.model)?;
-        let config = lora_config(&target.adapter);
+        let config = language::config(&target.adapter);
         let start = match start {
             Some(parameters) => language::adapter(&target.adapter, parameters),
             None => Adapter::new(&model, &config, how.seed).map_err(failed)?,
         };
         if examples.is_empty() {
-            let adapter = language::parameters(start.tensors);
+            let adapter = sent(start.tensors);
             return Ok(TunedTarget { adapter, held: Vec::new(), pass: 0, tokens: 0 });
         }
         let cancelled = || watch.stop.is_cancelled();
@@ -278,6 +268,6 @@ impl AdaptedModels for WithAdapters {
         }
         let tokens = tuner.finish().tokens;
         let (adapter, pass, _) = best.ok_or_else(|| Error::bug("a tuning without a step"))?;
-        Ok(TunedTarget { adapter: language::parameters(adapter.tensors), held: curve, pass, tokens })
+        Ok(TunedTarget { adapter: sent(adapter.tensors), held: curve, pass, tokens })
     }
 }

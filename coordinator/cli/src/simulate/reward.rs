@@ -80,12 +80,8 @@ pub(super) fn judge(
             };
             of_site.arms = measuring.exact(dataset, &rows, &never)?;
         }
-        if pairs_known {
-            total.add(&of_site);
-            continue;
-        }
-        tell(&format!("{name}: judging pairs of test records"), 0, 0);
-        if let Some((reward, generator)) = proxies(out, name)? {
+        if !pairs_known && let Some((reward, generator)) = proxies(out, name)? {
+            tell(&format!("{name}: judging pairs of test records"), 0, 0);
             let of = (dataset, rows.as_slice(), &plan.schema);
             of_site.pairs =
                 Some(evaluate::pairs_of(&measured, (&reward, &generator), of, &resources, &never)?);

@@ -80,6 +80,37 @@ pub(super) struct Line<'a> {
     pub(super) feedback: Option<&'a str>,
 }
 
+impl<'a> Line<'a> {
+    /// Of a choice among candidates, which was accepted or not, and why.
+    pub(super) fn of(
+        (round, query): (u32, &'a str),
+        (candidates, choice): (&'a [Candidate], &Choice),
+        (accepted, why): (bool, &'a str),
+    ) -> Self {
+        Self {
+            round,
+            query,
+            chosen: &candidates[choice.chosen],
+            rejected: &candidates[choice.rejected],
+            ranks: [choice.ranks[choice.chosen], choice.ranks[choice.rejected]],
+            candidates: candidates.len(),
+            accepted,
+            why,
+            feedback: None,
+        }
+    }
+
+    /// The best and the worst response, which the next round begins with.
+    pub(super) fn ends(&self) -> [Candidate; 2] {
+        [self.chosen.clone(), self.rejected.clone()]
+    }
+}
+
+/// The numbers of the queries that are learnt from, and of those that are held out.
+pub(super) fn parted(queries: &[Query]) -> (Vec<usize>, Vec<usize>) {
+    (0..queries.len()).partition(|number| !queries[*number].held)
+}
+
 /// The best response to a query under some measure, and what it is worth there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Pick {
@@ -191,7 +222,7 @@ pub(super) fn sampled(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<
 /// Examples of the target, and those that are held out.
 pub(super) type Examples = (Vec<(String, String)>, Vec<(String, String)>);
 
-/// What a tuning of nothing gives: the target of a hosted model, or of no example.
+/// Tunes the target, from an adapter on or from a drawn one; a hosted one is not tuned.
 pub(super) fn tune(
     context: &Context<'_>,
     options: &RewarddsOptions,
@@ -214,7 +245,7 @@ pub(super) fn tune_arm(context: &Context<'_>, outputs: &[PhaseOutput], arm: Arm)
     let options = RewarddsOptions::of(context.plan)?;
     let queries = queries(context, &sampled(context, outputs)?)?;
     let picks = picks(context, &options, arm, &queries)?;
-    let free: Vec<usize> = (0..queries.len()).filter(|number| !queries[*number].held).collect();
+    let (free, out) = parted(&queries);
     let values: Vec<f64> = free.iter().map(|number| picks[*number].value).collect();
     let fold = options.filter.fold;
     let kept: Vec<usize> = match arm {
@@ -225,8 +256,7 @@ pub(super) fn tune_arm(context: &Context<'_>, outputs: &[PhaseOutput], arm: Arm)
         let query = &queries[*number];
         (query.query.clone(), query.candidates[picks[*number].candidate].text.clone())
     };
-    let held =
-        (0..queries.len()).filter(|number| queries[*number].held).map(|number| example(&number)).collect();
+    let held = out.iter().map(example).collect();
     let examples: Vec<(String, String)> = kept.iter().map(example).collect();
     // As many tokens seen whatever is kept.
     let epochs =
@@ -262,7 +292,7 @@ fn pool(
     };
     let pool = Pool::new(kept.iter().map(entry).collect());
     let mut verdicts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut lines = Vec::new();
+    let (mut lines, mut ends) = (Vec::new(), Vec::new());
     for (number, (query, choice)) in queries.iter().zip(&choices).enumerate() {
         let accepted = kept.contains(&number);
         let why = match (accepted, query.held) {
@@ -271,30 +301,27 @@ fn pool(
             (false, false) => "not among the best",
         };
         *verdicts.entry(why.to_owned()).or_default() += 1;
-        let line = Line {
-            round: 1,
-            query: &query.query,
-            chosen: &query.candidates[choice.chosen],
-            rejected: &query.candidates[choice.rejected],
-            ranks: [choice.ranks[choice.chosen], choice.ranks[choice.rejected]],
-            candidates: query.candidates.len(),
-            accepted,
-            why,
-            feedback: None,
-        };
+        let line = Line::of((1, &query.query), (&query.candidates, choice), (accepted, why));
         write(&mut lines, &line)?;
+        ends.push(line.ends());
     }
-    let of = |(query, choice): (&Query, &Choice)| {
-        [query.candidates[choice.chosen].clone(), query.candidates[choice.rejected].clone()]
-    };
-    let held = Held { choices: queries.iter().zip(&choices).map(of).collect(), pool };
+    let held = Held { choices: ends, pool };
     let candidates: Vec<&Candidate> = queries.iter().flat_map(|query| &query.candidates).collect();
     let round = report(1, None, kept.len(), verdicts, (&candidates, &held));
-    Ok(PoolState {
-        state: context.blobs.put(&serde_json::to_vec(&held)?)?,
-        lines: context.blobs.put(&lines)?,
-        round,
-    })
+    PoolState::put(context, &held, &lines, round)
+}
+
+impl PoolState {
+    /// Stores what a round has left.
+    pub(super) fn put(
+        context: &Context<'_>,
+        held: &Held,
+        lines: &[u8],
+        round: PoolRound,
+    ) -> Result<Self, Error> {
+        let state = context.blobs.put(&serde_json::to_vec(held)?)?;
+        Ok(Self { state, lines: context.blobs.put(lines)?, round })
+    }
 }
 
 pub(super) fn write(lines: &mut Vec<u8>, line: &Line<'_>) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use sheaf_proto::{
 use sheaf_text::reward::{Entry, Verdict, answer_prompt, choose, feedback_prompt, revision_prompt};
 
 use super::{
-    filter::{Held, Line, PoolState, TunedArm, of_tuned, queries, report, sampled, tune, write},
+    filter::{Held, Line, PoolState, TunedArm, of_tuned, parted, queries, report, sampled, tune, write},
     options::RewarddsOptions,
     proxies,
     sample::{Candidate, Draw, Judge, Query, seed},
@@ -148,7 +148,7 @@ pub(super) fn refine(context: &Context<'_>, outputs: &[PhaseOutput], round: u32)
         used: None,
     };
     // What is held out stays as it was: it measures every round alike.
-    let free: Vec<usize> = (0..queries.len()).filter(|number| !queries[*number].held).collect();
+    let (free, out) = parted(&queries);
     let mut revised = revise(context, tools, (&mut target, round), &queries, &held, &free)?;
     score(context, tools, &options, (outputs, &sampled.scales), &queries, &mut revised)?;
 
@@ -173,18 +173,9 @@ pub(super) fn refine(context: &Context<'_>, outputs: &[PhaseOutput], round: u32)
         let (query, revised) = (&queries[*number].query, &revised[number]);
         let why = words(*fate);
         *verdicts.entry(why.to_owned()).or_default() += 1;
-        let [best, worst] = [choice.chosen, choice.rejected].map(|at| &revised.candidates[at]);
-        let line = Line {
-            round,
-            query,
-            chosen: best,
-            rejected: worst,
-            ranks: [choice.ranks[choice.chosen], choice.ranks[choice.rejected]],
-            candidates: revised.candidates.len(),
-            accepted: *fate == Verdict::Accepted,
-            why,
-            feedback: Some(&revised.feedback),
-        };
+        let verdict = (*fate == Verdict::Accepted, why);
+        let line = Line::of((round, query), (&revised.candidates, choice), verdict);
+        let line = Line { feedback: Some(&revised.feedback), ..line };
         write(&mut lines, &line)?;
         let before = &mut held.choices[*number];
         if place % apart == 0 {
@@ -194,12 +185,12 @@ pub(super) fn refine(context: &Context<'_>, outputs: &[PhaseOutput], round: u32)
                 chosen: before[0].text.clone(),
                 rejected: before[1].text.clone(),
                 feedback: revised.feedback.clone(),
-                revision: best.text.clone(),
-                scores: [before[0].scored.score, before[1].scored.score, best.scored.score],
+                revision: line.chosen.text.clone(),
+                scores: [before[0].scored.score, before[1].scored.score, line.chosen.scored.score],
                 verdict: why.to_owned(),
             });
         }
-        *before = [best.clone(), worst.clone()];
+        *before = line.ends();
     }
     let candidates: Vec<&Candidate> = revised.values().flat_map(|revised| &revised.candidates).collect();
     let of_round = report(round, threshold, accepted, verdicts, (&candidates, &held));
@@ -207,17 +198,12 @@ pub(super) fn refine(context: &Context<'_>, outputs: &[PhaseOutput], round: u32)
     let examples = held.pool.entries().iter();
     let examples: Vec<(String, String)> =
         examples.map(|entry| (queries[entry.query].query.clone(), entry.response.clone())).collect();
-    let out = (0..queries.len()).filter(|number| queries[*number].held);
-    let out =
-        out.map(|number| (queries[number].query.clone(), held.choices[number][0].text.clone())).collect();
+    let example = |number: usize| (queries[number].query.clone(), held.choices[number][0].text.clone());
+    let out = out.into_iter().map(example).collect();
     let count = examples.len();
     let tuned =
         tune(context, &options, before.adapter.as_ref(), &(examples, out), options.target.refine_epochs)?;
-    let pool = PoolState {
-        state: context.blobs.put(&serde_json::to_vec(&held)?)?,
-        lines: context.blobs.put(&lines)?,
-        round: of_round,
-    };
+    let pool = PoolState::put(context, &held, &lines, of_round)?;
     Ok(Refined { round, tuned: of_tuned(Arm::RgfSor, count, tuned, Some(pool)), samples, llm: target.used })
 }
 
@@ -277,9 +263,7 @@ fn revise(
                 texts.push(&text.text);
             }
         }
-        let scored = sheaf_text::reward::Scored { score: 0.0, perplexity: 0.0 };
-        let candidates: Vec<Candidate> =
-            texts.into_iter().map(|text| Candidate { text: text.to_owned(), scored }).collect();
+        let candidates: Vec<Candidate> = texts.into_iter().map(Candidate::unscored).collect();
         if !candidates.is_empty() {
             all.insert(*number, Revised { candidates, feedback: feedback.text });
         }
@@ -299,18 +283,8 @@ fn score(
     let pairs = proxies::finished(context, outputs)?;
     let models = tools.models.adapted()?;
     let judge = Judge { options, models: &*models, pairs: &pairs };
-    let mut responses = Vec::new();
-    for (number, revised) in revised.iter() {
-        let query = &queries[*number];
-        for candidate in &revised.candidates {
-            let exchange = Exchange {
-                control: query.control.clone(),
-                query: query.query.clone(),
-                response: candidate.text.clone(),
-            };
-            responses.push((query.writer, exchange));
-        }
-    }
+    let of = |(number, revised): (&usize, &Revised)| queries[*number].exchanges(&revised.candidates);
+    let responses: Vec<(usize, Exchange)> = revised.iter().flat_map(of).collect();
     let (scored, _) = judge.judge(tools, Some(scales), &responses)?;
     let candidates = revised.values_mut().flat_map(|revised| &mut revised.candidates);
     candidates.zip(scored).for_each(|(candidate, scored)| candidate.scored = scored);

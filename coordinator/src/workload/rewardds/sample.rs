@@ -63,6 +63,24 @@ pub(super) struct Candidate {
     pub(super) scored: Scored,
 }
 
+impl Candidate {
+    /// One that nothing is said of yet.
+    pub(super) fn unscored(text: &str) -> Self {
+        Self { text: text.to_owned(), scored: Scored { score: 0.0, perplexity: 0.0 } }
+    }
+}
+
+impl Query {
+    /// Responses to it as exchanges, each with the query's writer.
+    pub(super) fn exchanges(&self, responses: &[Candidate]) -> Vec<(usize, Exchange)> {
+        let of = |candidate: &Candidate| {
+            let (control, query) = (self.control.clone(), self.query.clone());
+            (self.writer, Exchange { control, query, response: candidate.text.clone() })
+        };
+        responses.iter().map(of).collect()
+    }
+}
+
 /// What scores responses from first to last.
 pub(super) struct Judge<'a> {
     pub(super) options: &'a RewarddsOptions,
@@ -173,7 +191,8 @@ pub(super) fn sample(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<S
              answer_tokens, or ask for more queries",
         ));
     }
-    let responses: Vec<(usize, Exchange)> = queries.iter().flat_map(exchanges).collect();
+    let responses: Vec<(usize, Exchange)> =
+        queries.iter().flat_map(|query| query.exchanges(&query.candidates)).collect();
     let (scored, scales) = judge.judge(tools, None, &responses)?;
     let mut scored = scored.into_iter();
     for candidate in queries.iter_mut().flat_map(|query| &mut query.candidates) {
@@ -181,15 +200,6 @@ pub(super) fn sample(context: &Context<'_>, outputs: &[PhaseOutput]) -> Result<S
     }
     hold(&mut queries, options.target.holdout);
     Ok(Sampled { queries: context.blobs.put(&serde_json::to_vec(&queries)?)?, funnel, scales })
-}
-
-/// A query's candidates as exchanges, each with its writer.
-fn exchanges(query: &Query) -> Vec<(usize, Exchange)> {
-    let of = |candidate: &Candidate| {
-        let (control, text) = (query.control.clone(), query.query.clone());
-        (query.writer, Exchange { control, query: text, response: candidate.text.clone() })
-    };
-    query.candidates.iter().map(of).collect()
 }
 
 /// Every so many-th query is held out: they come in the order of their draws, which is by nothing that they say.
@@ -297,8 +307,7 @@ fn candidates(
             } else if query.candidates.iter().any(|candidate| fold(&candidate.text) == folded) {
                 step.drop_one("duplicate");
             } else {
-                let scored = Scored { score: 0.0, perplexity: 0.0 };
-                query.candidates.push(Candidate { text: written.text, scored });
+                query.candidates.push(Candidate::unscored(&written.text));
             }
         }
     }

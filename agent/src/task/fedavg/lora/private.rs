@@ -37,8 +37,8 @@ use sheaf_proto::{
     privacy::{NoisyTraining, PrivacySpec},
 };
 
-use super::{adapter, as_update, model_error, task};
-use crate::{budget::Purse, egress::Made, error::AgentError};
+use super::{adapter, model_error, task};
+use crate::{budget::Purse, egress::Made, error::AgentError, task::parameters::sent};
 
 /// Numbers of the gradients that are computed at a time, 256 MiB of them: bounds memory.
 const PIECE: usize = 1 << 26;
@@ -111,7 +111,7 @@ pub(super) fn train(
 ) -> Result<(Update, Made), AgentError> {
     let start = adapter(plan.lora, input, model, plan.round.training.seed)?;
     let (adapter, made) = tuned(plan, start, records, model, purse, cancelled)?;
-    Ok((Update { parameters: as_update(adapter.tensors), measured: None }, made))
+    Ok((Update { parameters: sent(adapter.tensors), measured: None }, made))
 }
 
 /// The adapter after a round's steps, and what paid for them.

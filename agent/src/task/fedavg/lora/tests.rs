@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sheaf_data::Schema;
 use sheaf_models::Compute;
-use sheaf_proto::fedavg::{AdapterSpec, Head, Optimizer, Training};
+use sheaf_proto::fedavg::{AdapterSpec, Head, Optimizer, Tensor, Training};
 
 use super::*;
 

@@ -16,6 +16,7 @@ use sheaf_proto::{
 
 use super::*;
 use crate::budget::Budget;
+use crate::task::parameters::sent;
 
 fn schema() -> Schema {
     toml::from_str("[declared]\nclasses = ['a', 'b']\n").unwrap()
@@ -348,7 +349,7 @@ fn tuned(model: &LanguageModel) -> Parameters {
             values.for_each(|(at, value)| *value = 0.5 * (at % 5) as f32 - 1.0);
         }
     }
-    language::parameters(adapter.tensors)
+    sent(adapter.tensors)
 }
 
 /// The claim of the module: by itself a record's figures are the same to the bit, whatever stands beside it.
@@ -392,7 +393,7 @@ fn figures_of_a_record_are_its_own_and_add_up() {
 
     // Together they differ by the rounding of sums alone; a fresh adapter changes nothing.
     let fresh = Adapter::new(&model, &lora::config(&target.adapter), 9).unwrap();
-    let arms = [(Arm::Untuned, None), (Arm::Random, Some(language::parameters(fresh.tensors)))];
+    let arms = [(Arm::Untuned, None), (Arm::Random, Some(sent(fresh.tensors)))];
     let together =
         Measuring { target: &target, model: &model, arms: &arms, alone: false, sandbox: None, tell: &|_| {} };
     for (of_record, alone) in together.rows(&records, &rows, &|| false).unwrap().iter().zip(&all) {

@@ -110,7 +110,7 @@ fn all_rounds_are_one_charge_and_the_last_settles_it() {
 fn a_site_without_records_sends_noise_and_pays_like_any_other() {
     let site = Site::new(50.0);
     let (_, lora) = spec(1, 0.0);
-    let start = super::as_update(adapter(&lora, None, &model(), 7).unwrap().tensors);
+    let start = sent(adapter(&lora, None, &model(), 7).unwrap().tensors);
     let update = site.round(1, 1.0, None, &none()).unwrap();
     assert!(
         distance(&start, &update.parameters) > 1e-3,
