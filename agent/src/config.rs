@@ -201,7 +201,7 @@ impl Config {
         if let Some(unknown) = file.policy.columns.keys().find(|name| !file.data.contains_key(*name)) {
             return Err(bad(format!("[policy] columns names `{unknown}`, but there is no [data.{unknown}]")));
         }
-        let catalogue = Catalogue::built_in()?;
+        let catalogue = Catalogue::known()?;
         if let Some(unknown) =
             file.policy.models.iter().find(|id| *id != ANY_MODEL && catalogue.model(id).is_err())
         {

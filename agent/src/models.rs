@@ -20,7 +20,7 @@ static LOADED: Mutex<Option<HashMap<String, Arc<LanguageModel>>>> = Mutex::new(N
 /// # Errors
 /// [`AgentError::Denied`] for another hash, or none.
 pub fn check_hash(name: &str, asked: Option<&str>) -> Result<(), AgentError> {
-    let known = Catalogue::built_in()?.model(name)?.sha256();
+    let known = Catalogue::known()?.model(name)?.sha256();
     match asked {
         Some(asked) if *asked == known => Ok(()),
         Some(asked) => Err(AgentError::Denied(format!(

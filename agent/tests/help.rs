@@ -112,10 +112,13 @@ fn devices_are_listed_without_a_configuration() {
     assert_eq!(devices[0]["device"], "cpu");
     assert!(devices.iter().skip(1).all(|device| device["reason"].is_string() || device["what"].is_string()));
     assert!(listed["auto"].is_string());
+    let programs = &listed["programs"];
+    let isolated = programs["isolated"].as_bool().expect("yes or no");
+    assert_eq!(programs["reason"].is_null(), isolated, "{programs}");
 
     let output = agent(&["devices", "--no-speed"]);
     let text = String::from_utf8(output.stdout).expect("text");
-    for part in ["cpu ", "threads", "cuda", "vulkan", "wgpu", "device = \"auto\" takes"] {
+    for part in ["cpu ", "threads", "cuda", "vulkan", "wgpu", "device = \"auto\" takes", "programs: "] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
@@ -125,14 +128,54 @@ fn models_are_listed_and_unknown_ones_named() {
     let output = agent(&["model", "list", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let listed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(listed.is_array());
+    let ids: Vec<_> = listed.as_array().expect("a list").iter().map(|model| &model["id"]).collect();
+    assert!(ids.iter().any(|id| *id == "smollm2-135m"), "{ids:?}");
+    assert!(ids.iter().all(|id| *id != "mnist"), "a data set is no model: {ids:?}");
     for command in ["pull", "verify"] {
         // A data set is no model.
         for id in ["nothing", "mnist"] {
             let output = agent(&["model", command, id]);
             assert_eq!(output.status.code(), Some(3), "{output:?}");
-            assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("no model `{id}`")));
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                text.contains(&format!("asset {id}: is no model")) && text.contains("smollm2-135m"),
+                "{text}"
+            );
         }
+    }
+}
+
+#[test]
+fn all_models_that_are_here_are_verified() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = folder.path().join("own.toml");
+    // The hash of an empty file.
+    let sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let list = format!(
+        "[[asset]]\nid = 'mine'\ntitle = 't'\nlicence = 'l'\ncitation = 'c'\nkind = 'model'\n\
+         files = [{{ name = 'mine.gguf', role = 'weights', sha256 = '{sha256}' }}]\n"
+    );
+    std::fs::write(&own, list).expect("the list is written");
+    std::fs::create_dir(folder.path().join("mine")).expect("a folder");
+    let weights = folder.path().join("mine/mine.gguf");
+    let verify = || {
+        Command::new(env!("CARGO_BIN_EXE_sheaf-agent"))
+            .args(["model", "verify", "--json"])
+            .env_remove("SHEAF_DATA_DIR")
+            .env("SHEAF_CACHE", folder.path())
+            .env("SHEAF_CATALOGUE", &own)
+            .output()
+            .expect("the binary starts")
+    };
+    for (content, code, ids) in [(None, 0, vec![]), (Some(""), 0, vec!["mine"]), (Some("other"), 3, vec![])] {
+        if let Some(content) = content {
+            std::fs::write(&weights, content).expect("the weights are written");
+        }
+        let output = verify();
+        assert_eq!(output.status.code(), Some(code), "{content:?}: {output:?}");
+        let verified: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let found: Vec<_> = verified.as_array().into_iter().flatten().map(|model| &model["id"]).collect();
+        assert_eq!(found, ids, "{content:?}");
     }
 }
 

@@ -109,6 +109,12 @@ impl From<sheaf_transport::identity::IdentityError> for Error {
     }
 }
 
+impl From<sheaf_data::DataError> for Error {
+    fn from(error: sheaf_data::DataError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
 impl From<sheaf_text::TextError> for Error {
     fn from(error: sheaf_text::TextError) -> Self {
         Self::invalid(error.to_string())

@@ -52,35 +52,18 @@ pub(super) fn run(cli: &Cli, command: &Command) -> Result<ExitCode, AgentError> 
         Command::Verify { id: Some(id) } => say_verified(cli, &assets, &[model(id)?]),
         Command::Verify { id: None } => {
             let here: Vec<_> =
-                models(&assets)?.into_iter().filter(|(_, here)| *here).map(|(asset, _)| asset).collect();
+                assets.list_models()?.into_iter().filter(|(_, here)| *here).map(|(asset, _)| asset).collect();
             say_verified(cli, &assets, &here)
         }
     }
 }
 
-fn is_model(asset: &Asset) -> bool {
-    asset.kind.name() == "model"
-}
-
-/// All models, and whether each is on this machine.
-fn models(assets: &AssetStore) -> Result<Vec<(Asset, bool)>, AgentError> {
-    Ok(assets.list()?.into_iter().filter(|(asset, _)| is_model(asset)).collect())
-}
-
 fn model(id: &str) -> Result<Asset, AgentError> {
-    let known = Catalogue::built_in()?.assets.into_iter().filter(is_model);
-    let mut ids = Vec::new();
-    for asset in known {
-        if asset.id == id {
-            return Ok(asset);
-        }
-        ids.push(asset.id);
-    }
-    Err(AgentError::Data(format!("no model `{id}` in the catalogue, which has {}", ids.join(", "))))
+    Ok(Catalogue::known()?.model(id)?.clone())
 }
 
 fn list(cli: &Cli, assets: &AssetStore) -> Result<ExitCode, AgentError> {
-    let known = models(assets)?;
+    let known = assets.list_models()?;
     if cli.json {
         let rows: Vec<Value> = known
             .iter()

@@ -77,7 +77,7 @@ pub(crate) fn pull(assets: &AssetStore, id: &str, quiet: bool) -> Result<()> {
 
 fn report_files(cli: &Cli, id: &str, assets: &AssetStore) -> Result<()> {
     let files = assets.verify(id)?;
-    let asset = Catalogue::built_in()?.find(id)?.clone();
+    let asset = Catalogue::known()?.find(id)?.clone();
     if cli.json {
         let paths: Vec<_> = files.files.iter().map(|(_, path)| path).collect();
         return output::json(&json!({"id": id, "files": paths, "licence": asset.licence, "verified": true}));

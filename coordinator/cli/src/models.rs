@@ -54,7 +54,7 @@ impl LocalModels for BuiltIn {
     fn language(&self, name: Option<&str>) -> Result<Arc<dyn Llm>, Error> {
         let name = name.unwrap_or(DEFAULT);
         let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("[llm] model: {e}"));
-        let catalogue = Catalogue::built_in().map_err(|e| invalid(&e))?;
+        let catalogue = Catalogue::known().map_err(|e| invalid(&e))?;
         let sha256 = catalogue.model(name).map_err(|e| invalid(&e))?.sha256();
         let Local { assets, cache, device } = self.0.clone();
         let model = name.to_owned();

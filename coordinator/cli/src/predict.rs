@@ -122,7 +122,7 @@ fn records(cli: &Cli, model: &Model, path: &Path) -> Result<Dataset> {
     let Some(backbone) = &reading.backbone else {
         return Ok(source_of(path)?.open(reading, &assets)?);
     };
-    let encodes_text = Catalogue::built_in()?.model(&backbone.model)?.has_role(Role::Tokenizer);
+    let encodes_text = Catalogue::known()?.model(&backbone.model)?.has_role(Role::Tokenizer);
     let source = match source_of(path)? {
         // For a backbone a table lists images, or texts.
         Source::Table { path, .. } if encodes_text => Source::Text { path, asset: None },

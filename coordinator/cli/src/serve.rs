@@ -5,6 +5,7 @@ use std::{io::IsTerminal as _, process::ExitCode, sync::Arc};
 use anyhow::Result;
 use sheaf_agent::cli::stop;
 use sheaf_coordinator::{clock::Clock, home::Home, hub::Hub, rpc::server::BoundServer};
+use sheaf_data::catalogue::Catalogue;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -32,6 +33,8 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
     } else {
         log.init();
     }
+    // A list of one's own models that cannot be read is told now, not by the first plan.
+    Catalogue::known()?;
     let home = Home::at(&cli.home);
     block_on(async {
         let stop = CancellationToken::new();

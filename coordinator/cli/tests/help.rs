@@ -119,3 +119,15 @@ fn what_is_not_there_is_named_with_an_exit_code_of_its_own() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("sheaf init"));
 }
+
+#[test]
+fn a_list_of_ones_own_models_that_cannot_be_read_is_named_with_its_file() {
+    let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios/banking77-text.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_sheaf"))
+        .args(["plan", "check", plan])
+        .env("SHEAF_CATALOGUE", "no-such-list.toml")
+        .output()
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read no-such-list.toml"));
+}

@@ -293,7 +293,7 @@ fn pin_backbone(schema: &mut Schema) -> Result<(), Error> {
         return Ok(());
     };
     let invalid = |problem: String| Error::invalid(format!("[schema.backbone] {problem}"));
-    let catalogue = Catalogue::built_in().map_err(|e| Error::bug(e.to_string()))?;
+    let catalogue = Catalogue::known()?;
     let known = catalogue.model(&backbone.model).map_err(|e| invalid(e.to_string()))?.sha256();
     if backbone.sha256.as_ref().is_some_and(|asked| *asked != known) {
         return Err(invalid(format!(
@@ -348,7 +348,7 @@ mod tests {
         let text = format!("{PLAN}[schema.backbone]\nmodel = 'minilm-l6'\n");
         let plan = Plan::parse(&text).unwrap();
         let hash = plan.schema.backbone.unwrap().sha256.unwrap();
-        assert_eq!(hash, Catalogue::built_in().unwrap().model("minilm-l6").unwrap().sha256());
+        assert_eq!(hash, Catalogue::known().unwrap().model("minilm-l6").unwrap().sha256());
         assert!(Plan::parse(&format!("{text}sha256 = '{hash}'\n")).is_ok());
         let error = Plan::parse(&format!("{text}sha256 = '{}'\n", "0".repeat(64))).unwrap_err().to_string();
         assert!(error.contains(&hash), "{error}");

@@ -189,8 +189,7 @@ fn surveyed<'a>(
     context: &Context<'_>,
     outputs: &'a [PhaseOutput],
 ) -> Result<Option<(SurveyOutcome, &'a [PhaseOutput])>, Error> {
-    let invalid = |e: sheaf_data::DataError| Error::invalid(e.to_string());
-    if let Some(encoding) = Encoding::declared(&context.plan.schema).map_err(invalid)? {
+    if let Some(encoding) = Encoding::declared(&context.plan.schema)? {
         let options = AflOptions::of(context.plan)?;
         return Ok(Some((SurveyOutcome::of(encoding, &options)?, outputs)));
     }

@@ -3,9 +3,12 @@
 use crate::DataError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::path::Path;
 
 /// The list, as it is shipped.
 const BUILT_IN: &str = include_str!("../catalogue.toml");
+/// The variable that names a file with assets of one's own, laid out as the list is.
+const OWN: &str = "SHEAF_CATALOGUE";
 
 /// All known assets.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -187,13 +190,47 @@ pub enum Origin {
 }
 
 impl Catalogue {
-    /// The catalogue that this build carries.
+    /// The catalogue that this build carries, with what the file that `SHEAF_CATALOGUE` names adds to it.
     ///
     /// # Errors
-    /// [`DataError::Asset`] where the shipped file is broken (a test keeps it whole).
-    pub fn built_in() -> Result<Self, DataError> {
-        toml::from_str(BUILT_IN)
-            .map_err(|e| DataError::Asset { id: "catalogue".into(), problem: format!("does not parse: {e}") })
+    /// [`DataError::Read`] and [`DataError::Asset`] for one's own file; the shipped one is kept whole by a test.
+    pub fn known() -> Result<Self, DataError> {
+        let shipped = Self::parse(BUILT_IN, "catalogue")?;
+        match std::env::var_os(OWN).filter(|path| !path.is_empty()) {
+            Some(path) => shipped.with(Path::new(&path)),
+            None => Ok(shipped),
+        }
+    }
+
+    fn parse(text: &str, name: &str) -> Result<Self, DataError> {
+        toml::from_str(text)
+            .map_err(|e| DataError::Asset { id: name.into(), problem: format!("does not parse: {e}") })
+    }
+
+    /// The same with the assets of a file.
+    fn with(mut self, path: &Path) -> Result<Self, DataError> {
+        let text = std::fs::read_to_string(path).map_err(|e| DataError::read(path, e))?;
+        for asset in Self::parse(&text, &path.display().to_string())?.assets {
+            let refuse = |problem: &str| {
+                let problem = format!("{problem} ({})", path.display());
+                Err(DataError::Asset { id: asset.id.clone(), problem })
+            };
+            // A name that is shipped stands for the same bytes on every machine.
+            if self.find(&asset.id).is_ok() {
+                return refuse("is in the catalogue already; give it another id");
+            }
+            // Ids and names become paths in the cache.
+            let plain = |name: &String| {
+                let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                !name.is_empty() && !name.starts_with('.') && name.chars().all(known)
+            };
+            let all_plain = plain(&asset.id) && asset.files.iter().all(|file| plain(&file.name));
+            if asset.files.is_empty() || !all_plain {
+                return refuse("needs files; its id and their names may have letters, digits, - _ and .");
+            }
+            self.assets.push(asset);
+        }
+        Ok(self)
     }
 
     /// The data sets, in the order of the file.
@@ -270,64 +307,4 @@ impl Asset {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn every_entry_has_licence_citation_and_hash() {
-        let catalogue = Catalogue::built_in().unwrap();
-        let ids: BTreeSet<_> = catalogue.assets.iter().map(|asset| &asset.id).collect();
-        assert_eq!(ids.len(), catalogue.assets.len(), "ids are unique");
-        for id in ["heart-disease", "mnist", "fashion-mnist", "banking77", "cifar10", "cifar10-small"] {
-            catalogue.find(id).unwrap();
-        }
-        for asset in &catalogue.assets {
-            assert!(
-                !asset.licence.is_empty() && !asset.citation.is_empty() && !asset.files.is_empty(),
-                "{}",
-                asset.id
-            );
-            let names: BTreeSet<_> = asset.files.iter().map(|file| &file.name).collect();
-            assert_eq!(names.len(), asset.files.len(), "{}: names are unique", asset.id);
-            for file in &asset.files {
-                assert_eq!(hex::decode(&file.sha256).unwrap().len(), 32, "{}", file.name);
-                assert!(
-                    file.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
-                    "{}",
-                    file.name
-                );
-                for origin in &file.sources {
-                    if let Origin::Https { url, .. } = origin {
-                        assert!(url.starts_with("https://"), "{url}");
-                    }
-                }
-            }
-        }
-        assert!(catalogue.find("nothing").unwrap_err().to_string().contains("heart-disease"));
-    }
-
-    #[test]
-    fn models_are_apart_from_data_and_pinned_by_one_hash() {
-        let catalogue = Catalogue::built_in().unwrap();
-        let ids: Vec<_> = catalogue.models().map(|asset| asset.id.as_str()).collect();
-        assert_eq!(ids, ["efficientnet-lite0", "minilm-l6", "smollm2-135m"]);
-        assert!(catalogue.data_sets().all(|asset| !ids.contains(&asset.id.as_str())));
-        assert!(catalogue.model("mnist").unwrap_err().to_string().contains("minilm-l6"));
-        let one = catalogue.model("efficientnet-lite0").unwrap();
-        assert_eq!(one.sha256(), one.files[0].sha256);
-        // printf of the three lines of `sha256sum` through `sha256sum`
-        assert_eq!(
-            catalogue.model("minilm-l6").unwrap().sha256(),
-            "da062441feb64ff89f5c85de28299927229436304e5e99c7df28f5f8085324b6"
-        );
-        for asset in catalogue.models() {
-            assert!(asset.has_role(Role::Weights), "{}", asset.id);
-            assert!(
-                asset.files.iter().all(|file| file.bytes.is_some() && !file.sources.is_empty()),
-                "{}",
-                asset.id
-            );
-        }
-    }
-}
+mod tests;

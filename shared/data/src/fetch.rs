@@ -90,7 +90,7 @@ impl AssetStore {
     /// # Errors
     /// [`DataError::Asset`] where the catalogue is broken.
     pub fn list(&self) -> Result<Vec<(Asset, bool)>, DataError> {
-        Ok(Catalogue::built_in()?.data_sets().map(|asset| (asset.clone(), self.complete(asset))).collect())
+        Ok(Catalogue::known()?.data_sets().map(|asset| (asset.clone(), self.complete(asset))).collect())
     }
 
     /// As [`AssetStore::list`], of models.
@@ -98,7 +98,7 @@ impl AssetStore {
     /// # Errors
     /// [`DataError::Asset`] where the catalogue is broken.
     pub fn list_models(&self) -> Result<Vec<(Asset, bool)>, DataError> {
-        Ok(Catalogue::built_in()?.models().map(|asset| (asset.clone(), self.complete(asset))).collect())
+        Ok(Catalogue::known()?.models().map(|asset| (asset.clone(), self.complete(asset))).collect())
     }
 
     fn complete(&self, asset: &Asset) -> bool {
@@ -116,7 +116,7 @@ impl AssetStore {
     /// # Errors
     /// [`DataError::Asset`] naming the files that are not there or have other content.
     pub fn verify(&self, id: &str) -> Result<AssetFiles, DataError> {
-        let catalogue = Catalogue::built_in()?;
+        let catalogue = Catalogue::known()?;
         let asset = catalogue.find(id)?;
         self.local(asset).map_err(|tried| failure(asset, &tried))
     }
@@ -126,7 +126,7 @@ impl AssetStore {
     /// # Errors
     /// [`DataError::Asset`] listing what every source answered, or [`DataError::Write`] for the cache.
     pub fn ensure(&self, id: &str, progress: OnProgress<'_>) -> Result<AssetFiles, DataError> {
-        let catalogue = Catalogue::built_in()?;
+        let catalogue = Catalogue::known()?;
         self.ensure_asset(catalogue.find(id)?, progress)
     }
 

@@ -187,7 +187,7 @@ impl Source {
             Self::Cifar { test, .. } => !test.is_empty(),
         };
         own || self.asset().is_some_and(|id| {
-            Catalogue::built_in()
+            Catalogue::known()
                 .ok()
                 .and_then(|catalogue| {
                     catalogue
@@ -257,7 +257,7 @@ impl Source {
         if self.has_paths() {
             return Err(DataError::Source(format!("asset {id} and paths are both given; keep one of them")));
         }
-        let catalogue = Catalogue::built_in()?;
+        let catalogue = Catalogue::known()?;
         let asset = catalogue.find(id)?;
         let kind = asset.kind;
         if kind == Kind::Model {

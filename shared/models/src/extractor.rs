@@ -66,8 +66,8 @@ const TASK_TOKENS: usize = 256;
 const DEVICE_BATCH: usize = 32;
 
 impl Extractor {
-    /// Loads `efficientnet-lite0` (role `weights`) or `minilm-l6` (roles `weights`, `tokenizer`, and `config` where there
-    /// is one) from files by their roles.
+    /// Loads `efficientnet-lite0` (role `weights`), `minilm-l6` (roles `weights`, `tokenizer`, and `config` where there
+    /// is one) or another encoder of its kind, whose sizes its own `config` says, from files by their roles.
     ///
     /// # Errors
     /// [`ModelError::Unsupported`] for another model, [`ModelError::Config`] for an option out of range, and what is wrong
@@ -86,6 +86,7 @@ impl Extractor {
                 ),
             })
         };
+        let of_its_own = ["tokenizer", "config"].iter().all(|role| files.contains_key(*role));
         match model {
             "efficientnet-lite0" => {
                 let size = image_size(options)?;
@@ -93,7 +94,7 @@ impl Extractor {
                 let weights = efficientnet::Weights::take(&mut tensors, &efficientnet::Config::lite0())?;
                 Self::of_images(&weights, size, compute)
             }
-            "minilm-l6" => {
+            name if name == "minilm-l6" || of_its_own => {
                 let config = match files.get("config") {
                     Some(path) => {
                         let bytes = std::fs::read(path).map_err(ModelError::io(path))?;
@@ -108,7 +109,10 @@ impl Extractor {
             }
             other => Err(ModelError::Unsupported {
                 what: format!("the backbone {other:?}"),
-                reason: "efficientnet-lite0 takes images, minilm-l6 takes texts".to_owned(),
+                reason:
+                    "efficientnet-lite0 takes images, minilm-l6 takes texts, as does an encoder of its kind \
+                         with a tokenizer and a config"
+                        .to_owned(),
             }),
         }
     }

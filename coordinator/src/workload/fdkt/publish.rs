@@ -113,7 +113,7 @@ pub(super) fn publication(
 
 /// What people call the task models of the plan.
 fn names(plan: &Plan, options: &FdktOptions) -> Result<BTreeMap<TaskModel, String>, Error> {
-    let catalogue = Catalogue::built_in().map_err(|e| Error::bug(e.to_string()))?;
+    let catalogue = Catalogue::known()?;
     // A title goes on with what kind of file it is.
     let title = |model: &str| {
         let title = catalogue.model(model).ok().and_then(|asset| asset.title.split(',').next());

@@ -100,9 +100,7 @@ fn head(context: &Context<'_>, options: &FedavgOptions, outputs: &[PhaseOutput])
         HeadKind::Lora => Ok(Head::Lora(LoraSpec {
             schema,
             model: options.model().to_owned(),
-            model_sha256: Catalogue::built_in()
-                .and_then(|catalogue| Ok(catalogue.model(options.model())?.sha256()))
-                .map_err(|e| Error::bug(format!("a checked plan names a model without a hash: {e}")))?,
+            model_sha256: Catalogue::known()?.model(options.model())?.sha256(),
             adapter: options
                 .lora
                 .clone()

@@ -91,7 +91,7 @@ pub(super) fn refuse(problem: impl std::fmt::Display) -> Error {
 
 /// The catalogue's hash of a model that a key names.
 fn sha256(key: &str, model: &str) -> Result<String, Error> {
-    let catalogue = Catalogue::built_in().map_err(|e| Error::bug(e.to_string()))?;
+    let catalogue = Catalogue::known()?;
     Ok(catalogue.model(model).map_err(|e| refuse(format!("{key}: {e}")))?.sha256())
 }
 

@@ -193,7 +193,7 @@ fn target_words(options: &RewarddsOptions) -> Result<String, Error> {
                 .to_owned(),
         );
     }
-    let catalogue = Catalogue::built_in().map_err(|e| Error::bug(e.to_string()))?;
+    let catalogue = Catalogue::known()?;
     let model = &options.target.model;
     let title = catalogue.model(model).ok().and_then(|asset| asset.title.split(',').next());
     Ok(format!("{} with an adapter", title.unwrap_or(model)))

@@ -87,7 +87,7 @@ impl FdktOptions {
     /// # Errors
     /// [`crate::error::Class::Invalid`] for one that is not in the catalogue.
     pub(in crate::workload::fdkt) fn model_sha256(&self) -> Result<String, Error> {
-        Catalogue::built_in()
+        Catalogue::known()
             .and_then(|catalogue| Ok(catalogue.model(&self.model)?.sha256()))
             .map_err(|e| refuse(format!("model: {e}")))
     }
