@@ -20,16 +20,20 @@ use sheaf_coordinator::{
     models::NoModels,
     rpc::server::BoundServer,
 };
-use sheaf_data::SiteRows;
+use sheaf_data::{SiteRows, Source};
 use tempfile::TempDir;
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, MutexGuard, Semaphore},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     data::{Study, no_assets},
+    models,
     operator::Operator,
-    process::Process,
+    process::{Process, Variable},
     site::{Rules, Site},
 };
 
@@ -65,9 +69,17 @@ pub struct Cluster {
     coordinator: Coordinator,
     agents: BTreeMap<String, Agent>,
     turns: Arc<Semaphore>,
+    /// Of every process.
+    environment: Vec<Variable>,
     folder: TempDir,
+    _turn: Option<Turn>,
     _watchdog: mpsc::Sender<()>,
 }
+
+/// Leave to run models. They take all cores, so that clusters with some stand one after the other.
+type Turn = MutexGuard<'static, ()>;
+
+static TURNS: Mutex<()> = Mutex::const_new(());
 
 /// Longer than any test here takes.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -117,9 +129,27 @@ impl Cluster {
 
     /// The same with a changed configuration.
     pub async fn start_with(kind: Kind, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_in((tempfile::tempdir().unwrap(), kind), Vec::new(), None, change).await
+    }
+
+    /// A coordinator process without sites, which knows the small models, as its agents' processes will, and writes with
+    /// the small language model.
+    pub async fn with_models() -> Self {
+        let turn = TURNS.lock().await;
+        let folder = tempfile::tempdir().unwrap();
+        let environment = models::lend(&folder.path().join("models"), models::POSITIONS);
+        let change = |config: &mut Config| config.llm.model = Some(models::LANGUAGE.to_owned());
+        Self::start_in((folder, Kind::Process), environment, Some(turn), change).await
+    }
+
+    async fn start_in(
+        (folder, kind): (TempDir, Kind),
+        environment: Vec<Variable>,
+        turn: Option<Turn>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         log();
         let watchdog = watch();
-        let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("coordinator"));
         let port = free_port();
         let mut config = Config {
@@ -129,7 +159,7 @@ impl Cluster {
         };
         change(&mut config);
         home.init(&config).unwrap();
-        let coordinator = raise(kind, &home, folder.path()).await;
+        let coordinator = raise(kind, &home, folder.path(), &environment).await;
         let operator = Operator::connect_soon(&home).await;
         Self {
             operator,
@@ -140,7 +170,9 @@ impl Cluster {
             coordinator,
             agents: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(2)),
+            environment,
             folder,
+            _turn: turn,
             _watchdog: watchdog,
         }
     }
@@ -162,11 +194,15 @@ impl Cluster {
 
     /// Writes a site's folder and enrols it; its agent is not started.
     pub async fn enrol(&mut self, study: &Study, rows: &SiteRows, rules: &Rules) -> Site {
-        let folder = self.site_folder(&rows.name);
-        let source = study.write(&rows.rows, &folder.join("data"));
-        let site = Site::create(&rows.name, &folder, &source, rules);
-        site.enrol(&self.operator.invite(&rows.name).await).await;
-        self.sites.insert(rows.name.clone(), site.clone());
+        let source = study.write(&rows.rows, &self.site_folder(&rows.name).join("data"));
+        self.enrol_at(&rows.name, &source, rules).await
+    }
+
+    /// The same for records that lie somewhere already.
+    pub async fn enrol_at(&mut self, name: &str, source: &Source, rules: &Rules) -> Site {
+        let site = Site::create(name, &self.site_folder(name), source, rules);
+        site.enrol(&self.operator.invite(name).await).await;
+        self.sites.insert(name.to_owned(), site.clone());
         site
     }
 
@@ -187,12 +223,18 @@ impl Cluster {
 
     /// Starts a site's agent as a process.
     pub fn start_agent_process(&self, name: &str) -> Process {
+        self.start_agent_process_in(name, &self.environment)
+    }
+
+    /// The same with another environment than the coordinator's.
+    pub fn start_agent_process_in(&self, name: &str, environment: &[Variable]) -> Process {
         let site = &self.sites[name];
         let config = site.config_file();
         Process::start(
             "sheaf-agent",
             &["start", "--config", &config.to_string_lossy()],
             &site.folder.join("agent.log"),
+            environment,
         )
     }
 
@@ -210,7 +252,7 @@ impl Cluster {
 
     /// Starts the coordinator again on the same home and port.
     pub async fn up(&mut self) {
-        self.coordinator = raise(self.kind, &self.home, self.folder.path()).await;
+        self.coordinator = raise(self.kind, &self.home, self.folder.path(), &self.environment).await;
         self.operator = Operator::connect_soon(&self.home).await;
     }
 
@@ -258,7 +300,7 @@ impl Drop for Cluster {
     }
 }
 
-async fn raise(kind: Kind, home: &Home, folder: &Path) -> Coordinator {
+async fn raise(kind: Kind, home: &Home, folder: &Path, environment: &[Variable]) -> Coordinator {
     match kind {
         Kind::Here => {
             let hub =
@@ -271,6 +313,7 @@ async fn raise(kind: Kind, home: &Home, folder: &Path) -> Coordinator {
             "sheaf",
             &["serve", "--home", &home.path().to_string_lossy()],
             &folder.join("coordinator.log"),
+            environment,
         ))),
     }
 }

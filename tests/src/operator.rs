@@ -10,8 +10,8 @@ use sheaf_coordinator::home::{Home, Profile};
 use sheaf_proto::{
     BlobId,
     v1::{
-        InviteSiteRequest, ListSitesRequest, ReportRequest, RunDetail, RunRef, RunSite, RunSummary, Site,
-        SubmitRunRequest, operator_client::OperatorClient,
+        InviteSiteRequest, ListSitesRequest, ReportFile, ReportRequest, RunDetail, RunRef, RunSite,
+        RunSummary, Site, SubmitRunRequest, operator_client::OperatorClient,
     },
 };
 use sheaf_transport::{
@@ -107,6 +107,12 @@ impl Operator {
         }
     }
 
+    /// Waits until a phase has begun, or the run has ended before it.
+    pub async fn begun(&self, run: &str, phase: &str) {
+        let there = |detail: &RunDetail| detail.phases.iter().any(|open| open.name == phase);
+        self.until(run, phase, |detail| there(detail) || status(detail) != "running").await;
+    }
+
     /// Waits until a run has ended, well or not.
     pub async fn ended(&self, run: &str) -> RunDetail {
         self.until(run, "ended", |detail| status(detail) != "running").await
@@ -174,15 +180,20 @@ impl Operator {
         }
     }
 
+    /// The files of a run's report.
+    pub async fn report_files(&self, run: &str) -> Vec<ReportFile> {
+        let request = ReportRequest { run_id: run.to_owned(), version: 0 };
+        self.rpc.clone().report(request).await.unwrap().into_inner().files
+    }
+
     /// Fetches one file of a run's report.
     pub async fn report_file(&self, run: &str, name: &str, folder: &Path) -> Vec<u8> {
-        let request = ReportRequest { run_id: run.to_owned(), version: 0 };
-        let files = self.rpc.clone().report(request).await.unwrap().into_inner().files;
+        let files = self.report_files(run).await;
         let file = files
             .into_iter()
             .find(|file| file.name == name)
             .unwrap_or_else(|| panic!("no {name} in the report"));
-        let path = folder.join(format!("fetched-{name}"));
+        let path = folder.join(format!("fetched-{}", name.replace('/', "-")));
         let blob = BlobId::from_wire(file.blob.as_ref()).unwrap();
         self.blobs.download(blob, &path).await.unwrap();
         fs::read(&path).unwrap()

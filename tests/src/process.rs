@@ -8,6 +8,9 @@ use std::{
 
 use tokio::process::{Child, ChildStdin, Command};
 
+/// What a process finds in its environment beside what the test has.
+pub type Variable = (&'static str, PathBuf);
+
 /// A binary of the workspace, built beside the running test.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -31,11 +34,12 @@ pub struct Process {
 
 impl Process {
     /// Starts a binary that knows `--until-stdin-ends`, logging into a file.
-    pub fn start(name: &str, args: &[&str], log: &Path) -> Self {
+    pub fn start(name: &str, args: &[&str], log: &Path, environment: &[Variable]) -> Self {
         let log = File::options().create(true).append(true).open(log).unwrap();
         let mut child = Command::new(binary(name))
             .args(args)
             .arg("--until-stdin-ends")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)

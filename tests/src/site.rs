@@ -6,7 +6,7 @@ use std::{
 };
 
 use sheaf_agent::{
-    budget::{Budget, dataset_name},
+    budget::{self, Budget, dataset_name},
     config::Config,
     identity::enrol,
     state::State,
@@ -26,6 +26,12 @@ pub struct Rules {
     pub url: Option<String>,
     /// `[agent] durable`: only where the machine, not just the process, could fail does it matter to a test.
     pub durable: bool,
+    /// `[policy] workloads`
+    pub workloads: &'static [&'static str],
+    /// `[policy] release`
+    pub release: &'static [&'static str],
+    /// `[policy] models`
+    pub models: &'static [&'static str],
     /// `[policy] min_cohort`
     pub min_cohort: u32,
     /// `[policy] min_rows`
@@ -38,7 +44,17 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { url: None, durable: false, min_cohort: 1, min_rows: 1, approve: "auto", require_dp: false }
+        Self {
+            url: None,
+            durable: false,
+            workloads: &["afl", "fedavg"],
+            release: &["statistics", "sums", "updates", "metrics"],
+            models: &[],
+            min_cohort: 1,
+            min_rows: 1,
+            approve: "auto",
+            require_dp: false,
+        }
     }
 }
 
@@ -60,11 +76,13 @@ impl Site {
         let mut file = toml::Table::new();
         file.insert("data".to_owned(), toml::Value::Table(data));
         let url = rules.url.as_ref().map_or_else(String::new, |url| format!("url = '{url}'\n"));
+        let Rules { durable, workloads, release, models, min_cohort, min_rows, approve, require_dp, .. } =
+            rules;
+        // Lists of plain names are written alike in Rust and in TOML.
         let text = format!(
-            "[agent]\nhome = 'home'\n{url}stop_grace = '1s'\ndurable = {}\n[policy]\nworkloads = ['afl', 'fedavg']\n\
-             release = ['statistics', 'sums', 'updates', 'metrics']\nmin_cohort = {}\nmin_rows = {}\napprove = '{}'\n\
-             require_dp = {}\n{file}",
-            rules.durable, rules.min_cohort, rules.min_rows, rules.approve, rules.require_dp,
+            "[agent]\nhome = 'home'\n{url}stop_grace = '1s'\ndurable = {durable}\n[policy]\nworkloads = {workloads:?}\n\
+             release = {release:?}\nmodels = {models:?}\nmin_cohort = {min_cohort}\nmin_rows = {min_rows}\n\
+             approve = '{approve}'\nrequire_dp = {require_dp}\n{file}",
         );
         fs::write(folder.join("agent.toml"), text).unwrap();
         Self { name: name.to_owned(), folder: folder.to_owned() }
@@ -100,6 +118,21 @@ impl Site {
             delta: Delta::new(delta).unwrap(),
         };
         Budget::open(&config.home).unwrap().set_cap(cap).unwrap();
+    }
+
+    /// What all runs have cost the site by its own ledger, as epsilon at the cap's delta, and how many mechanisms that is;
+    /// may be read beside a running agent.
+    pub fn spent(&self) -> (f64, usize) {
+        let book = budget::read(&self.config().home).unwrap().expect("the site has a ledger");
+        let [page] = book.pages.as_slice() else { panic!("{} data sets", book.pages.len()) };
+        // There is no account where no epsilon holds.
+        let epsilon = page.spent.account.as_ref().map_or(f64::INFINITY, |account| account.epsilon_pld.get());
+        (epsilon, page.charges.iter().filter(|charge| charge.event().is_some()).count())
+    }
+
+    /// The folder of what a run has left at the site, for the site alone.
+    pub fn kept(&self, run: &str) -> PathBuf {
+        self.config().home.join("runs").join(run)
     }
 
     /// What the agent remembers; may be opened beside a running agent.

@@ -27,7 +27,8 @@ async fn cluster(study: &Study, sites: usize, cap: f64) -> Cluster {
     cluster
 }
 
-async fn report(cluster: &Cluster, run: &str) -> Report {
+/// The report of a run that is done.
+pub(crate) async fn report(cluster: &Cluster, run: &str) -> Report {
     let text = cluster.operator.report_file(run, "report.json", cluster.folder()).await;
     serde_json::from_slice(&text).unwrap()
 }
