@@ -5,6 +5,7 @@ pub mod fdkt;
 pub mod fedavg;
 pub mod parameters;
 pub mod rewardds;
+mod secure_round;
 
 use std::{
     path::{Path, PathBuf},

@@ -220,7 +220,8 @@ fn write(
         let texts = model.generate_each(Some(&lora), batch, &sampling, cancelled)?;
         for (text, label) in texts.into_iter().zip(&mut labels) {
             let text = text.text.split_whitespace().collect::<Vec<_>>().join(" ");
-            let long_enough = text.split(' ').count() >= spec.sampling.min_words;
+            // One without a word is no text, however few are asked for: the coordinator would refuse the whole answer.
+            let long_enough = text.split_whitespace().count() >= spec.sampling.min_words.max(1);
             if long_enough && seen.insert(text.to_lowercase()) {
                 written.push(Labelled { text, label: label.clone() });
             }

@@ -1,7 +1,6 @@
 //! FedAvg at the site: training in rounds, and measuring what came of it (spec: `sheaf_proto::fedavg`).
 
 pub(in crate::task) mod lora;
-mod secure;
 mod softmax;
 
 use std::time::Instant;
@@ -15,7 +14,7 @@ use sheaf_proto::{
 
 pub use softmax::{centralised, measure};
 
-use super::{Assignment, Resources, Workload, afl::Afl, parse, to_json};
+use super::{Assignment, Resources, Workload, afl::Afl, parse, secure_round, to_json};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
@@ -68,8 +67,22 @@ impl Workload for Fedavg {
         resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
-        if let Some(stage) = secure::stage(&assignment.phase) {
-            return secure::perform(assignment, stage, source, resources, cancelled);
+        let is_round = |base: &str| matches!(Step::parse(base), Some(Step::Round(_)));
+        if let Some(stage) = secure_round::stage(&assignment.phase, is_round) {
+            let spec: RoundSpec = parse(&assignment.spec)?;
+            let summed = secure_round::Round {
+                domain: b"sheaf fedavg round 1\n",
+                kind: RELEASE_UPDATES,
+                inputs: 1,
+                max_rows: spec.max_rows,
+            };
+            return secure_round::perform(assignment, (stage, &summed), source, resources, |given| {
+                let start = given.first().map(Vec::as_slice);
+                let (update, made) = round(&spec, start, source, resources, cancelled)?;
+                // Where the number of records is private, every site weighs the same.
+                let weight = update.measured.map_or(1, |measured| measured.rows);
+                Ok((update.parameters, weight, made))
+            });
         }
         let began = Instant::now();
         let input = assignment.inputs.first().map(Vec::as_slice);

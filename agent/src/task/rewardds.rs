@@ -6,7 +6,6 @@ mod generator;
 pub mod language;
 mod pairs;
 pub mod reward;
-mod secure;
 
 use std::time::Instant;
 
@@ -19,7 +18,7 @@ use sheaf_proto::{
     },
 };
 
-use super::{Assignment, Resources, Workload, afl::Afl, parse, to_json};
+use super::{Assignment, Resources, Workload, afl::Afl, parse, secure_round, to_json};
 use crate::{
     egress::{Answer, Made, Private},
     error::AgentError,
@@ -72,8 +71,19 @@ impl Workload for Rewardds {
         resources: &Resources<'_>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Answer, AgentError> {
-        if let Some(stage) = secure::stage(&assignment.phase) {
-            return secure::perform(assignment, stage, source, resources, cancelled);
+        let is_proxy = |base: &str| matches!(Step::parse(base), Some(Step::Generator(_) | Step::Reward(_)));
+        if let Some(stage) = secure_round::stage(&assignment.phase, is_proxy) {
+            let (inputs, max_rows) = match step(&assignment.phase)? {
+                Step::Generator(_) => (1, parse::<GeneratorSpec>(&assignment.spec)?.round.max_rows),
+                _ => (2, parse::<RewardSpec>(&assignment.spec)?.round.max_rows),
+            };
+            let domain = b"sheaf rewardds proxy 1\n";
+            let summed = secure_round::Round { domain, kind: RELEASE_PROXIES, inputs, max_rows };
+            return secure_round::perform(assignment, (stage, &summed), source, resources, |given| {
+                let (parameters, made) = proxy(assignment, given, source, resources, cancelled)?;
+                // Every site weighs the same: how many records it has need not be known.
+                Ok((parameters, 1, made))
+            });
         }
         let began = Instant::now();
         let (kind, bytes, made) = match step(&assignment.phase)? {

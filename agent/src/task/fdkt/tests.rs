@@ -67,3 +67,18 @@ fn every_class_gets_the_same_number_of_draws_and_no_text_twice() {
     assert_eq!(different.len(), texts.len());
     assert!(matches!(write(&spec, &model, &adapter, &|_| {}, &|| true), Err(AgentError::Cancelled)));
 }
+
+#[test]
+fn a_text_without_a_word_is_never_sent() {
+    let (mut spec, model) = (spec(), model());
+    let config = LoraConfig { rank: 2, targets: vec!["q_proj".to_owned()], ..LoraConfig::default() };
+    let adapter = Adapter::new(&model, &config, 1).unwrap();
+    // One token each, drawn from all of them nearly alike: some are white space, some the end.
+    spec.sampling =
+        Sampling { per_class: 200, max_tokens: 1, temperature: 10.0, top_k: 0, top_p: 1.0, min_words: 0 };
+    for min_words in 0..2 {
+        spec.sampling.min_words = min_words;
+        let texts = write(&spec, &model, &adapter, &|_| {}, &|| false).unwrap();
+        assert!(!texts.is_empty() && texts.iter().all(|text| !text.text.trim().is_empty()), "{min_words}");
+    }
+}

@@ -164,7 +164,8 @@ pub fn responses(
     write(model, Some(lora), &begun, sampling, cancelled)
 }
 
-/// Answers to questions through the model's chat template, each with a seed of its own.
+/// Answers to questions through the model's chat template, each with a seed of its own. A question that does not fit into the
+/// model loses its beginning.
 ///
 /// # Errors
 /// As [`queries`].
@@ -175,7 +176,8 @@ pub fn answers(
     sampling: &Sampling,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<Written>, ModelError> {
-    let begun = questions.iter().map(|(question, seed)| Ok((asked(model, question)?, *seed)));
+    let begun =
+        questions.iter().map(|(question, seed)| Ok((within(model, question, sampling.max_tokens)?, *seed)));
     write(model, lora, &begun.collect::<Result<Vec<_>, ModelError>>()?, sampling, cancelled)
 }
 
@@ -200,6 +202,20 @@ pub fn example(
         tokens.extend(model.vocabulary().ends().first());
     }
     Ok((question, Encoded { tokens, first_target }))
+}
+
+/// A question as the model is asked it, with room for an answer of so many tokens, or in half of its positions where the answer would
+/// leave less. A longer one is cut at its beginning: what is to be done stands at a prompt's end, and of a query the end is kept
+/// everywhere ([`fitted`]).
+fn within(model: &LanguageModel, question: &str, answer: usize) -> Result<Vec<u32>, ModelError> {
+    let tokens = asked(model, question)?;
+    let most = model.config().max_positions;
+    let room = most.saturating_sub(answer).max(most / 2);
+    if tokens.len() <= room {
+        return Ok(tokens);
+    }
+    let template = asked(model, "")?.len();
+    asked(model, &fitted(model, question, room.saturating_sub(template).max(1))?)
 }
 
 fn asked(model: &LanguageModel, question: &str) -> Result<Vec<u32>, ModelError> {
@@ -293,7 +309,38 @@ pub(super) fn failed(error: ModelError) -> AgentError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use sheaf_models::Compute;
+
     use super::*;
+
+    fn model() -> LanguageModel {
+        let fixtures =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/models/tests/fixtures/tiny_llama");
+        LanguageModel::load(&fixtures, &Compute::cpu()).unwrap()
+    }
+
+    #[test]
+    fn a_question_that_does_not_fit_loses_its_beginning() {
+        let (model, task) = (model(), "### Task\nSay what could be better.");
+        let most = model.config().max_positions;
+        let long = format!("{}\n\n{task}\n", "Is it a fever? ".repeat(most));
+        assert!(asked(&model, &long).unwrap().len() > most);
+        // With little room left, half of the positions are the question's.
+        for (answer, room) in [(24, most - 24), (most, most / 2), (10 * most, most / 2)] {
+            let prompt = within(&model, &long, answer).unwrap();
+            assert!(prompt.len() <= room, "{} tokens in {room}", prompt.len());
+            assert!(model.vocabulary().decode(&prompt).unwrap().contains(task), "{answer}");
+        }
+        assert_eq!(
+            within(&model, task, 24).unwrap(),
+            asked(&model, task).unwrap(),
+            "what fits stays as it is"
+        );
+        let sampling = Sampling { max_tokens: 4, ..Sampling::default() };
+        assert_eq!(answers(&model, None, &[(long, 1)], &sampling, &|| false).unwrap().len(), 1);
+    }
 
     #[test]
     fn a_cut_text_ends_with_a_sentence_where_it_has_one() {
