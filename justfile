@@ -43,7 +43,8 @@ scenarios:
         ./target/release/sheaf simulate "$plan"
     done
 
-# Both images.
+# All images: coordinator, agent, and an agent with Python for programs that a model wrote.
 images:
     docker build --target coordinator -t sheaf .
     docker build --target agent -t sheaf-agent .
+    docker build --target agent-code -t sheaf-agent-code .

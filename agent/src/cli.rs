@@ -78,7 +78,8 @@ pub enum Command {
     /// Look at the data.
     #[command(subcommand)]
     Data(data::Command),
-    /// List what this machine can compute on, how fast it is, and why not on the rest.
+    /// List what this machine can compute on, how fast it is, and why not on the rest; say whether programs that a
+    /// model wrote can be isolated here.
     #[command(after_help = "Examples:\n  sheaf-agent devices\n  sheaf-agent devices --no-speed --json")]
     Devices(devices::Args),
     /// Fetch and check models.

@@ -8,9 +8,10 @@ use sheaf_models::{
     DeviceChoice,
     device::{DeviceReport, Speed, survey},
 };
+use sheaf_sandbox::Sandbox;
 
 use super::Cli;
-use crate::error::AgentError;
+use crate::{error::AgentError, task::rewardds::evaluate::LIMITS};
 
 /// Arguments of `devices`.
 #[derive(Debug, clap::Args)]
@@ -29,8 +30,13 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
     }
     // What `auto` takes is opened by now, so that this asks nothing new of it.
     let auto = DeviceChoice::Auto.open()?;
+    // As a task opens it, with the whole proof. What tools said may have several lines.
+    let refused = Sandbox::open(LIMITS).err().map(|error| error.to_string().replace('\n', " "));
     if cli.json {
-        Cli::print_json(&json!({ "auto": auto.compute.name, "note": auto.note, "devices": reports }))?;
+        let programs = json!({ "isolated": refused.is_none(), "reason": refused });
+        Cli::print_json(&json!({
+            "auto": auto.compute.name, "note": auto.note, "devices": reports, "programs": programs,
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     for report in &reports {
@@ -41,6 +47,7 @@ pub(super) fn run(cli: &Cli, args: &Args) -> Result<ExitCode, AgentError> {
         }
     }
     say!("\ndevice = \"auto\" takes {}", auto.compute.name);
+    say!("programs: {}", refused.as_deref().unwrap_or("code that a model wrote can be isolated here"));
     Ok(ExitCode::SUCCESS)
 }
 

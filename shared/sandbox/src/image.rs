@@ -110,15 +110,16 @@ impl Image {
         fs::set_permissions(&to, Permissions::from_mode(0o644))
     }
 
-    /// A file with its time, by which Python tells whether its compiled form is current.
+    /// A file with its time, by which Python tells whether its compiled form is current. Its mode is not copied: that of
+    /// `umount` would make the copy set-uid for a moment, which a site may forbid.
     fn add(&self, from: &Path, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             self.folder_of(parent)?;
         }
-        let to = self.inside(path);
-        fs::copy(from, &to)?;
-        fs::set_permissions(&to, Permissions::from_mode(0o755))?;
-        File::options().write(true).open(&to)?.set_modified(fs::metadata(from)?.modified()?)
+        let (mut from, mut to) = (File::open(from)?, File::create(self.inside(path))?);
+        io::copy(&mut from, &mut to)?;
+        to.set_permissions(Permissions::from_mode(0o755))?;
+        to.set_modified(from.metadata()?.modified()?)
     }
 
     fn add_library(&self, folder: &Path, modules: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -158,4 +159,25 @@ fn shared_libraries(programs: &[PathBuf]) -> Result<BTreeMap<PathBuf, PathBuf>, 
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_contents_and_the_time_and_never_the_mode() {
+        let image = Image { folder: tempfile::tempdir().unwrap() };
+        let site = tempfile::tempdir().unwrap();
+        let program = site.path().join("program");
+        fs::write(&program, "contents").unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        File::options().write(true).open(&program).unwrap().set_modified(old).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o6711)).unwrap();
+        image.add(&program, Path::new("/tools/program")).unwrap();
+        let copy = image.path().join("tools/program");
+        assert_eq!(fs::read_to_string(&copy).unwrap(), "contents");
+        let found = fs::metadata(&copy).unwrap();
+        assert_eq!((found.permissions().mode() & 0o7777, found.modified().unwrap()), (0o755, old));
+    }
 }

@@ -1,4 +1,4 @@
-//! How the tuned target does on a site's test records (spec S7), and how often the reward proxy is right.
+//! How the tuned target does on a site's test records (spec S7), and how good the proxies are (`evaluate/proxies.rs`).
 //!
 //! **Claim.** Under `[privacy]` the figures are as private as the ledger's `Event::Laplace` says, add/remove of one privacy unit
 //! with all its *test* records.
@@ -10,6 +10,8 @@
 //!
 //! **Test.** `evaluate/tests.rs`.
 
+mod proxies;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use sha2::{Digest as _, Sha256};
@@ -18,7 +20,7 @@ use sheaf_models::{Adapter, LanguageModel, slm::generate::Sampling, train::Froze
 use sheaf_proto::{
     fedavg::{Parameters, ParametersFile as _},
     privacy::PrivacySpec,
-    rewardds::{Arm, EvaluateSpec, Evaluation, Exchange, Figures, MOST_NLL, Measured, Pairs, Share, Target},
+    rewardds::{Arm, EvaluateSpec, Evaluation, Exchange, Figures, MOST_NLL, Pairs, Target},
 };
 use sheaf_sandbox::{Limits, Outcome, Sandbox, SandboxError};
 use sheaf_text::{
@@ -26,15 +28,17 @@ use sheaf_text::{
     words::words,
 };
 
+pub use proxies::{Likelihood, likelihood_of, pairs_of};
+
 use super::{
-    super::{Assignment, Resources, afl, fedavg::lora, parameters::named, parse, to_json},
-    generator, language, pairs,
-    reward::{self, Responses, Sequences},
+    super::{Assignment, Resources, afl, fedavg::lora, parse, to_json},
+    generator, language,
 };
 use crate::{budget::Purse, egress::Made, error::AgentError, models};
+use proxies::{exchanges, judged, share};
 
 /// Of a program: the slowest of MBPP's own solutions takes 5 to 8 s.
-const LIMITS: Limits =
+pub(crate) const LIMITS: Limits =
     Limits { wall: Duration::from_secs(20), cpu_seconds: 12, memory_bytes: 512 << 20, processes: 2 };
 /// What the target is worth, in the site's folder of the run: exact. As [`Evaluation`].
 const WORTH: &str = "worth.json";
@@ -134,6 +138,10 @@ impl Measuring<'_> {
             }
             let answered = answers.iter().zip(&references).zip(nll).zip(rows).zip(&mut all);
             for ((((answer, reference), nll), row), into) in answered {
+                // Where answers are programs, running them takes longer than writing them did.
+                if cancelled() {
+                    return Err(AgentError::Cancelled);
+                }
                 let said = words(&answer.text);
                 let rouge =
                     [rouge_n(&said, reference, 1), rouge_n(&said, reference, 2), rouge_l(&said, reference)];
@@ -226,91 +234,6 @@ fn program(answer: &str) -> &str {
         Some((name, program)) if name.trim().chars().all(char::is_alphanumeric) => program,
         _ => fenced,
     }
-}
-
-/// For each of these records which of its pairs the reward puts in the right order; none of a pair of equal texts.
-type Judged = Vec<[Option<bool>; 3]>;
-
-/// Lets a reward proxy judge the pairs of records.
-fn judged(
-    measured: &Measured,
-    (reward, generator): (&Parameters, &Parameters),
-    exchanges: &[Exchange],
-    alone: bool,
-    resources: &Resources<'_>,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Judged, AgentError> {
-    models::check_hash(&measured.generator.model, Some(&measured.generator.model_sha256))?;
-    let model = models::language(&measured.generator.model, resources)?;
-    let lora = language::adapter(&measured.generator.adapter, generator);
-    let lora = lora.to_device(model.config(), model.device()).map_err(language::failed)?;
-    let compared = pairs::compared(&model, &lora, &measured.generator, exchanges, alone, cancelled)?;
-    let proxy = named(reward.clone());
-    let mut scores = Vec::with_capacity(3 * compared.len());
-    for piece in compared.chunks(if alone { 1 } else { compared.len().max(1) }) {
-        let texts = reward::texts(piece);
-        let sequences = Sequences::of(&measured.reward, &model, &texts)?;
-        let responses = Responses::of(&measured.reward, &model, (&texts, &sequences), resources, cancelled)?;
-        scores.extend(responses.scores(&proxy, cancelled)?);
-    }
-    let judge = |(compared, scores): (&pairs::Compared, &[f64])| {
-        let mut right = [None; 3];
-        for (number, (better, worse)) in compared.pairs() {
-            right[number] = Some(scores[better] > scores[worse]);
-        }
-        right
-    };
-    Ok(compared.iter().zip(scores.chunks_exact(3)).map(judge).collect())
-}
-
-/// The pairs of test records that a reward proxy puts in the right order, exactly.
-///
-/// # Errors
-/// As for the phase.
-pub fn pairs_of(
-    measured: &Measured,
-    proxies: (&Parameters, &Parameters),
-    (dataset, rows, schema): (&Dataset, &[usize], &sheaf_data::Schema),
-    resources: &Resources<'_>,
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Pairs, AgentError> {
-    let exchanges = exchanges(measured, schema, dataset, rows);
-    let all: Vec<Exchange> = exchanges.into_iter().map(|(_, exchange)| exchange).collect();
-    let judged = judged(measured, proxies, &all, false, resources, cancelled)?;
-    let mut pairs = Pairs { by_pair: Some([Share::default(); 3]), ..Pairs::default() };
-    for of_record in &judged {
-        let Some(share) = share(*of_record) else { continue };
-        pairs.rows += 1.0;
-        pairs.right += share;
-        for (sum, right) in pairs.by_pair.iter_mut().flatten().zip(of_record) {
-            if let Some(right) = right {
-                sum.right += u64::from(*right);
-                sum.of += 1;
-            }
-        }
-    }
-    Ok(pairs)
-}
-
-/// The share of a record's pairs that are right; none where it has no pair.
-fn share(pairs: [Option<bool>; 3]) -> Option<f64> {
-    let known: Vec<bool> = pairs.into_iter().flatten().collect();
-    let right = known.iter().filter(|right| **right).count();
-    (!known.is_empty()).then(|| right as f64 / known.len() as f64)
-}
-
-fn exchanges(
-    measured: &Measured,
-    schema: &sheaf_data::Schema,
-    dataset: &Dataset,
-    rows: &[usize],
-) -> Vec<(usize, Exchange)> {
-    let classes = generator::classes(schema);
-    let of = |row: &usize| {
-        let record = dataset.dialogue(*row)?;
-        Some((*row, generator::exchange(&measured.generator, classes, record)?))
-    };
-    rows.iter().filter_map(of).collect()
 }
 
 /// Answers the phase.

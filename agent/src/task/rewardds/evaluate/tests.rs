@@ -4,17 +4,17 @@ use std::{collections::BTreeSet, path::Path};
 
 use proptest::prelude::*;
 use sheaf_data::{AssetStore, Backbone, Schema};
-use sheaf_models::Compute;
+use sheaf_models::{Compute, train::supervised::response_log_p};
 use sheaf_privacy::{
     Delta, Epsilon, Event, Scale,
     ledger::{Cap, Digest as Name, PrivacyUnit},
 };
 use sheaf_proto::{
     fedavg::{AdapterSpec, ParametersFile, Tensor},
-    rewardds::{Generator, RewardForm},
+    rewardds::{Generator, Measured, RewardForm},
 };
 
-use super::*;
+use super::{super::pairs, proxies::likelihood, *};
 use crate::budget::Budget;
 use crate::task::parameters::sent;
 
@@ -421,4 +421,53 @@ fn what_is_compared_of_a_record_follows_from_it_alone() {
     }
     assert_eq!(beside_others[0].responses[0], "Rest well.");
     assert_eq!(beside_others[1].responses[0], "It is.", "cut at a sentence, as what is written is");
+}
+
+#[test]
+fn a_proxy_is_measured_beside_the_untuned_model() {
+    let (model, measured, records) = (tiny(), measured(), dataset(PEOPLE));
+    let found = exchanges(&measured, &schema(), &records, &test_rows(&records, 0));
+    let all: Vec<Exchange> = found.into_iter().map(|(_, exchange)| exchange).collect();
+    let of = |proxy: &Parameters, exchanges: &[Exchange]| {
+        likelihood(&model, (&measured.generator, proxy), exchanges, &|| false).unwrap()
+    };
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-3, "{a} {b}");
+
+    let proxy = tuned(&model);
+    let together = of(&proxy, &all);
+    assert_eq!(together.rows, PEOPLE.len() as u64);
+    assert!(together.tuned.is_finite() && together.tuned != together.untuned, "{together:?}");
+    let untuned = all.iter().map(|exchange| {
+        let record = language::encoded(&model, &measured.generator, exchange, true).unwrap();
+        let nll = response_log_p(&model, None, &[record]).unwrap().remove(0);
+        -nll.sum / nll.tokens as f64
+    });
+    near(together.untuned, untuned.sum());
+    let each = || all.iter().map(|exchange| of(&proxy, std::slice::from_ref(exchange)));
+    near(together.untuned, each().map(|one| one.untuned).sum());
+    near(together.tuned, each().map(|one| one.tuned).sum());
+
+    let fresh = sent(Adapter::new(&model, &lora::config(&adapter()), 9).unwrap().tensors);
+    let fresh = of(&fresh, &all);
+    near(fresh.tuned, fresh.untuned);
+    assert_eq!(of(&proxy, &[]), Likelihood::default());
+}
+
+#[test]
+fn a_proxy_that_diverged_gives_a_number_and_one_of_another_model_none() {
+    let (model, measured) = (tiny(), measured());
+    let exchange = Exchange {
+        control: "About a:".to_owned(),
+        query: "Is it a fever?".to_owned(),
+        response: "Rest well.".to_owned(),
+    };
+    let of = |proxy: &Parameters, cancelled: &dyn Fn() -> bool| {
+        likelihood(&model, (&measured.generator, proxy), std::slice::from_ref(&exchange), cancelled)
+    };
+    let mut proxy = tuned(&model);
+    assert!(matches!(of(&proxy, &|| true), Err(AgentError::Cancelled)));
+    proxy.values_mut().for_each(|tensor| tensor.data.fill(1e30));
+    assert_eq!(of(&proxy, &|| false).unwrap().tuned, 1e3);
+    proxy.pop_first();
+    assert!(matches!(of(&proxy, &|| false), Err(AgentError::Task(_))));
 }
