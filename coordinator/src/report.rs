@@ -13,7 +13,8 @@ use crate::privacy::SignedStatement;
 
 pub use html::render;
 pub use reward::{
-    PoolRound, ProxyReport, RefinementSample, RewardArm, RewardFigures, RewardJudged, RewardReport, Spread,
+    GeneratorJudged, PoolRound, ProxyReport, RefinementSample, RewardArm, RewardFigures, RewardJudged,
+    RewardReport, Spread,
 };
 pub use transfer::{
     ArmReport, Canaries, Judged, JudgedClassifiers, LlmUse, NearCopies, TransferReport, TransferSample,

@@ -9,6 +9,8 @@ mod judge;
 mod outcome;
 mod reward;
 mod samples;
+#[cfg(test)]
+mod tests;
 mod workspace;
 
 use std::{
@@ -102,16 +104,12 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
         AgentKind::Inline
     });
     let workspace = Workspace::open(&plan, args.out.as_deref())?;
+    let stop = CancellationToken::new();
     let done = block_on(async {
-        tokio::select! {
-            done = federate(cli, &workspace, &plan, &prepared, kind, &mut steps) => done,
-            () = sheaf_agent::cli::stop::on_signal(CancellationToken::new()) => {
-                Err(Interrupted(format!(
-                    "interrupted; go on with the same command and --out {}",
-                    workspace.out().display()
-                )).into())
-            }
-        }
+        // In a task of its own: judging a finished run holds the thread of this one.
+        tokio::spawn(sheaf_agent::cli::stop::on_signal(stop.clone()));
+        let work = Box::pin(federate(cli, &workspace, &plan, &prepared, kind, &mut steps, &stop));
+        until_stopped(work, &stop, workspace.out()).await
     });
     steps.done();
     let detail = done.with_context(|| format!("logs are in {}", workspace.work().display()));
@@ -124,6 +122,27 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> Result<ExitCode> {
         workspace.clean()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does a simulation's work until it is done, or `stop` is cancelled: then what is under way is dropped, its processes with it. Work
+/// that holds its thread is not dropped before it has heard of `stop` by itself; what it fails with then is the interruption.
+async fn until_stopped<T>(
+    work: impl Future<Output = Result<T>>,
+    stop: &CancellationToken,
+    out: &Path,
+) -> Result<T> {
+    let done = tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = stop.cancelled() => None,
+    };
+    if let Some(done) = done
+        && (done.is_ok() || !stop.is_cancelled())
+    {
+        return done;
+    }
+    let message = format!("interrupted; go on with the same command and --out {}", out.display());
+    Err(Interrupted(message).into())
 }
 
 /// An interruption needs no pointer to logs.
@@ -281,7 +300,8 @@ fn features(
     Ok(Some(opened.dataset))
 }
 
-/// Starts the federation, runs the plan, measures what can only be measured here, and fetches the report.
+/// Starts the federation, runs the plan, measures what can only be measured here, and fetches the report. `stop` is heard where that
+/// holds the thread.
 async fn federate(
     cli: &Cli,
     workspace: &Workspace,
@@ -289,11 +309,15 @@ async fn federate(
     prepared: &Prepared,
     kind: AgentKind,
     steps: &mut Steps,
+    stop: &CancellationToken,
 ) -> Result<outcome::Finished> {
     let mut federation = Federation::start(cli, workspace, plan, prepared, kind, steps).await?;
     let ran = federation.run_plan(plan, workspace, steps).await;
     let finished = match ran {
-        Ok(run_id) => outcome::finish(cli, workspace, plan, prepared, &mut federation, &run_id, steps).await,
+        Ok(run_id) => {
+            let of = (&mut federation, run_id.as_str());
+            outcome::finish(cli, workspace, plan, prepared, of, steps, stop).await
+        }
         Err(error) => Err(error),
     };
     steps.at("stopping the agents and the coordinator", 0, 0, false);

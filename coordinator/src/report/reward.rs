@@ -164,9 +164,32 @@ pub struct RewardJudged {
     pub arms: BTreeMap<Arm, Figures>,
     /// Pairs that each site's reward proxy puts in the right order on its own test records.
     pub pairs: Option<Pairs>,
+    /// How likely the generation proxies find the test records; none where there was no proxy to measure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorJudged>,
     /// Training records that were left out since a test record nearly equals them.
     #[serde(default)]
     pub duplicates: usize,
+}
+
+/// Each site's generation proxy on the site's own test records, beside the model as it was published: sums over records of the
+/// mean negative log-likelihood of what follows the control code (query, response, end), nats a token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeneratorJudged {
+    /// Test records of all sites that the proxy reads.
+    pub rows: u64,
+    /// Under the untuned model.
+    pub untuned: f64,
+    /// Under the proxy.
+    pub tuned: f64,
+}
+
+impl GeneratorJudged {
+    /// Means over records, under the proxy and under the untuned model, nats a token; none without a record.
+    pub fn means(&self) -> Option<(f64, f64)> {
+        let mean = |sum: f64| sum / self.rows as f64;
+        (self.rows > 0).then(|| (mean(self.tuned), mean(self.untuned)))
+    }
 }
 
 impl RewardReport {
@@ -183,5 +206,10 @@ impl RewardReport {
     pub fn accuracy(&self) -> Option<f64> {
         let exact = self.judged.as_ref().and_then(|judged| judged.pairs.as_ref()?.accuracy());
         exact.or_else(|| self.pairs.as_ref()?.accuracy())
+    }
+
+    /// How likely the generation proxies find test records, and the untuned model, nats a token; known in simulations alone.
+    pub fn generator(&self) -> Option<(f64, f64)> {
+        self.judged.as_ref()?.generator?.means()
     }
 }

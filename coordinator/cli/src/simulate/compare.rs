@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use sheaf_agent::error::AgentError;
 use sheaf_coordinator::{
     report::{AttachedEvaluation, Report, bundle::MODEL_FILE},
     run::plan::Plan,
@@ -16,6 +17,7 @@ use sheaf_coordinator::{
 use sheaf_proto::{
     BlobId, fdkt::WORKLOAD as FDKT, fedavg::WORKLOAD as FEDAVG, rewardds::WORKLOAD as REWARDDS,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Prepared, judge, outcome::SITES_SHOWN, reward, samples};
 use crate::{Cli, client::Operator, output::Steps, predict::Model, reference};
@@ -28,7 +30,8 @@ pub(super) struct Compared {
     pub(super) pooled_at_sites: Vec<Option<f64>>,
 }
 
-/// Trains and measures what the report in `out` is compared with. Of an adapter it is shown what the model writes.
+/// Trains and measures what the report in `out` is compared with. Of an adapter it is shown what the model writes. All of it holds
+/// the thread, so that it asks `stop` by itself, if only between its steps, and fails where that is cancelled.
 pub(super) async fn compare(
     cli: &Cli,
     plan: &Plan,
@@ -36,12 +39,14 @@ pub(super) async fn compare(
     operator: &mut Operator,
     out: &Path,
     steps: &mut Steps,
+    stop: &CancellationToken,
 ) -> Result<Compared> {
+    let cancelled = || stop.is_cancelled();
     if plan.run.workload == FDKT {
         let said = read_report(out)?.transfer.map(|transfer| transfer.arms).unwrap_or_default();
         let judged = tokio::task::block_in_place(|| {
             let mut tell = |what: &str, done, of| steps.at(what, done, of, false);
-            judge::judge(&cli.assets(), plan, prepared, (out, &said), &mut tell)
+            judge::judge(&cli.assets(), plan, prepared, (out, &said), &mut tell, &cancelled)
         })?;
         let attached = AttachedEvaluation { judged: Some(judged), ..AttachedEvaluation::default() };
         return Ok(Compared { attached, ..Compared::default() });
@@ -53,15 +58,16 @@ pub(super) async fn compare(
             let tell = |what: &str, done, of| {
                 steps.lock().unwrap_or_else(PoisonError::into_inner).at(what, done, of, false);
             };
-            reward::judge(&cli.assets(), plan, prepared, (out, said.as_ref()), &tell)
+            reward::judge(&cli.assets(), plan, prepared, (out, said.as_ref()), &tell, stop)
         })?;
         let attached = AttachedEvaluation { reward: Some(judged), ..AttachedEvaluation::default() };
         return Ok(Compared { attached, ..Compared::default() });
     }
     if !out.join(MODEL_FILE).exists() {
         steps.at("writing with and without the adapter", 0, 0, false);
-        let samples =
-            tokio::task::block_in_place(|| samples::write(&cli.assets(), plan, &prepared.dataset, out))?;
+        let samples = tokio::task::block_in_place(|| {
+            samples::write(&cli.assets(), plan, &prepared.dataset, out, &cancelled)
+        })?;
         let attached = AttachedEvaluation { samples, ..AttachedEvaluation::default() };
         return Ok(Compared { attached, ..Compared::default() });
     }
@@ -69,13 +75,19 @@ pub(super) async fn compare(
     let rounds = if prepared.central_test { measured_rounds(plan, operator, out).await? } else { Vec::new() };
     tokio::task::block_in_place(|| {
         steps.at("training the pooled model to compare with", 0, 0, false);
-        let mut compared = classifier(plan, prepared, &federated, steps)?;
+        let mut compared = classifier(plan, prepared, &federated, steps, stop)?;
         for (round, parameters) in rounds {
+            unless(stop)?;
             let accuracy = reference::round_accuracy(&federated, &parameters, prepared.inputs())?;
             compared.attached.rounds.extend(accuracy.map(|accuracy| (round, accuracy)));
         }
         Ok(compared)
     })
+}
+
+/// Fails where `stop` is cancelled.
+fn unless(stop: &CancellationToken) -> Result<()> {
+    if stop.is_cancelled() { Err(AgentError::Cancelled.into()) } else { Ok(()) }
 }
 
 /// The report as it was fetched.
@@ -103,7 +115,13 @@ async fn measured_rounds(plan: &Plan, operator: &mut Operator, out: &Path) -> Re
     Ok(rounds)
 }
 
-fn classifier(plan: &Plan, prepared: &Prepared, federated: &Model, steps: &mut Steps) -> Result<Compared> {
+fn classifier(
+    plan: &Plan,
+    prepared: &Prepared,
+    federated: &Model,
+    steps: &mut Steps,
+    stop: &CancellationToken,
+) -> Result<Compared> {
     let rounds = plan.run.workload == FEDAVG;
     let (dataset, sites) = (prepared.inputs(), &prepared.sites);
     let pooled = if rounds {
@@ -111,6 +129,7 @@ fn classifier(plan: &Plan, prepared: &Prepared, federated: &Model, steps: &mut S
     } else {
         reference::pooled(plan, dataset)?
     };
+    unless(stop)?;
     let measured_on = if prepared.central_test { "central" } else { "sites" };
     let mut attached = AttachedEvaluation {
         pooled: reference::score(&pooled, dataset, measured_on)?,
@@ -124,6 +143,7 @@ fn classifier(plan: &Plan, prepared: &Prepared, federated: &Model, steps: &mut S
         },
         ..AttachedEvaluation::default()
     };
+    unless(stop)?;
     let mut pooled_at_sites = Vec::new();
     if prepared.central_test {
         attached.test = reference::score(federated, dataset, measured_on)?;

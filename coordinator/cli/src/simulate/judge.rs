@@ -27,18 +27,15 @@ const NEAR_COPY: usize = 20;
 /// Shorter runs are anybody's.
 const SHORTEST_RUN: usize = 5;
 
-fn never() -> bool {
-    false
-}
-
 /// Judges the texts in the report's folder. `said` is what the sites have said; `tell` hears what is done now, and how much of how
-/// much is.
+/// much is. Fails when cancelled.
 pub(super) fn judge(
     assets: &AssetStore,
     plan: &Plan,
     prepared: &Prepared,
     (out, said): (&Path, &[ArmReport]),
     tell: &mut dyn FnMut(&str, u64, u64),
+    cancelled: &dyn Fn() -> bool,
 ) -> Result<Judged> {
     tell("measuring with all records what the texts are worth", 0, 0);
     let options = FdktOptions::of(plan)?;
@@ -61,18 +58,18 @@ pub(super) fn judge(
         if path.exists() {
             let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
             if !bytes.is_empty() {
-                sets.push(transfer::read(&bytes, &spec.sums, &resources, &never)?);
+                sets.push(transfer::read(&bytes, &spec.sums, &resources, cancelled)?);
                 written.push(from_lines(&bytes).with_context(|| path.display().to_string())?);
                 spec.texts.push(texts);
             }
         }
     }
-    let (arms, rows) = arms(&spec, prepared, &sets)?;
-    let pooled = pooled(&spec, prepared)?;
+    let (arms, rows) = arms(&spec, prepared, &sets, cancelled)?;
+    let pooled = pooled(&spec, prepared, cancelled)?;
     let language_model = match &spec.classifier {
         Some(how) => {
             let known = classifiers::exact(said, plan.privacy.is_some(), rows);
-            Some(classifiers::judge((&spec, how), prepared, &written, known, &resources, tell)?)
+            Some(classifiers::judge((&spec, how), prepared, &written, known, &resources, tell, cancelled)?)
         }
         None => None,
     };
@@ -85,12 +82,17 @@ pub(super) fn judge(
 }
 
 /// Every site's analytic heads on its own test records, all sites together.
-fn arms(spec: &TransferSpec, prepared: &Prepared, sets: &[Dataset]) -> Result<(BTreeMap<Arm, f64>, u64)> {
+fn arms(
+    spec: &TransferSpec,
+    prepared: &Prepared,
+    sets: &[Dataset],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(BTreeMap<Arm, f64>, u64)> {
     let mut total = Transfer::default();
     for site in &prepared.sites {
         let own = prepared.inputs().subset(&site.rows);
-        let heads = transfer::heads(spec, &own, sets, &never)?;
-        total.add(&transfer::measured(&spec.sums, heads, &own, &never)?);
+        let heads = transfer::heads(spec, &own, sets, cancelled)?;
+        total.add(&transfer::measured(&spec.sums, heads, &own, cancelled)?);
     }
     Ok((shares(&total, TaskModel::Analytic), total.rows))
 }
@@ -101,18 +103,18 @@ fn shares(total: &Transfer, task: TaskModel) -> BTreeMap<Arm, f64> {
 }
 
 /// One analytic head of all sites' training records, on the same test records.
-fn pooled(spec: &TransferSpec, prepared: &Prepared) -> Result<f64> {
+fn pooled(spec: &TransferSpec, prepared: &Prepared, cancelled: &dyn Fn() -> bool) -> Result<f64> {
     let shape = SumsShape::of(&spec.sums.features, spec.sums.encoding.classes.len());
     let mut sums = Sums::zero(shape.dim, shape.classes, shape.bits);
     let sites: Vec<Dataset> =
         prepared.sites.iter().map(|site| prepared.inputs().subset(&site.rows)).collect();
     for site in &sites {
-        sums.add(&afl::sums(&spec.sums, site, &never)?)?;
+        sums.add(&afl::sums(&spec.sums, site, cancelled)?)?;
     }
     let weights = solve(&sums, spec.lambda)?;
     let mut total = Transfer::default();
     for site in &sites {
-        total.add(&transfer::measured(&spec.sums, vec![(Arm::Local, weights.clone())], site, &never)?);
+        total.add(&transfer::measured(&spec.sums, vec![(Arm::Local, weights.clone())], site, cancelled)?);
     }
     Ok(total.accuracy(TaskModel::Analytic, Arm::Local).unwrap_or(0.0))
 }

@@ -13,6 +13,7 @@ use sheaf_proto::{
     rewardds,
     v1::AttachEvaluationRequest,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Federation, Prepared, Workspace,
@@ -37,22 +38,23 @@ pub(crate) struct Finished {
     coordinator_peak: u64,
 }
 
-/// Trains the pooled reference, measures it and what else needs all rows, attaches that and fetches the report.
+/// Trains the pooled reference, measures it and what else needs all rows, attaches that and fetches the report. Stopped before it is
+/// attached, what was measured is measured again by the simulation that goes on.
 pub(super) async fn finish(
     cli: &Cli,
     workspace: &Workspace,
     plan: &Plan,
     prepared: &Prepared,
-    federation: &mut Federation,
-    run_id: &str,
+    (federation, run_id): (&mut Federation, &str),
     steps: &mut Steps,
+    stop: &CancellationToken,
 ) -> Result<Finished> {
     let out = workspace.out();
     let operator = &mut federation.operator;
     let coordinator_peak = operator.info().await?.peak_resident_bytes;
     fetch_report(operator, run_id, None, out).await?;
     let Compared { attached, pooled_at_sites } =
-        compare::compare(cli, plan, prepared, operator, out, steps).await?;
+        compare::compare(cli, plan, prepared, operator, out, steps, stop).await?;
     let request = AttachEvaluationRequest {
         run_id: run_id.to_owned(),
         evaluation_json: serde_json::to_string(&attached)?,
@@ -270,6 +272,11 @@ fn print_reward(reward: &RewardReport) {
         say!(
             "The reward proxies put {} of the pairs of test records in the right order.",
             percent(Some(accuracy))
+        );
+    }
+    if let Some((tuned, untuned)) = reward.generator() {
+        say!(
+            "The generation proxy on test records: {tuned:.2} nats a token (untuned {untuned:.2}), of query and response."
         );
     }
     for round in &reward.rounds {

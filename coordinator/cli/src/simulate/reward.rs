@@ -1,10 +1,12 @@
 //! What a simulation alone can say of a RewardDS run, since it has all private records: exact figures of every arm, the target tuned
-//! on the records themselves, and how often each site's reward proxy is right. Nothing of it is a part of a deployment.
+//! on the records themselves, how often each site's reward proxy is right, and how good its generation proxy is. Nothing of it is a
+//! part of a deployment.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use sheaf_agent::{
+    error::AgentError,
     models,
     task::{
         Resources,
@@ -19,7 +21,7 @@ use sheaf_coordinator::{
         LocalModels as _,
         adapted::{TunedTarget, Watch},
     },
-    report::{RewardJudged, RewardReport},
+    report::{GeneratorJudged, RewardJudged, RewardReport},
     run::plan::Plan,
     workload::rewardds::RewarddsOptions,
 };
@@ -36,25 +38,23 @@ use crate::models::BuiltIn;
 /// The folder of proxies that all sites made together.
 const SHARED: &str = "shared";
 
-fn never() -> bool {
-    false
-}
-
-/// Judges what the run has left in `out`. `tell` hears what is done now, and how much of how much is.
+/// Judges what the run has left in `out`. `tell` hears what is done now, and how much of how much is. Fails where `stop` is cancelled.
 pub(super) fn judge(
     assets: &AssetStore,
     plan: &Plan,
     prepared: &Prepared,
     (out, said): (&Path, Option<&RewardReport>),
     tell: &(dyn Fn(&str, u64, u64) + Sync),
+    stop: &CancellationToken,
 ) -> Result<RewardJudged> {
+    let cancelled = || stop.is_cancelled();
     let options = RewarddsOptions::of(plan)?;
     let cache = workspace::cache(assets);
     let resources = Resources::new(assets, &cache, None, DEVICE);
     let sites: Vec<(&str, Dataset)> =
         prepared.sites.iter().map(|site| (site.name.as_str(), prepared.site_data(site))).collect();
-    let mut total = Evaluation::default();
-    let mut arms = adapters(assets, (&options, &sites), out, tell)?;
+    let (mut total, mut generators) = (Evaluation::default(), None::<GeneratorJudged>);
+    let mut arms = adapters(assets, (&options, &sites), out, tell, stop)?;
     // What the sites have said without noise is exact.
     let said = said.filter(|_| plan.privacy.is_none());
     let known =
@@ -66,6 +66,9 @@ pub(super) fn judge(
     let model = target.as_ref().map(|target| models::language(&target.model, &resources)).transpose()?;
     let sandbox = target.as_ref().map(evaluate::sandbox).transpose()?.flatten();
     for (name, dataset) in &sites {
+        if cancelled() {
+            return Err(AgentError::Cancelled.into());
+        }
         let rows = evaluate::test_rows(dataset, options.measured_records);
         let mut of_site = Evaluation { rows: rows.len() as f64, ..Evaluation::default() };
         if let Some((target, model)) = target.as_ref().zip(model.as_ref()).filter(|_| !arms.is_empty()) {
@@ -78,13 +81,22 @@ pub(super) fn judge(
                 sandbox: sandbox.as_ref(),
                 tell: &tell,
             };
-            of_site.arms = measuring.exact(dataset, &rows, &never)?;
+            of_site.arms = measuring.exact(dataset, &rows, &cancelled)?;
         }
-        if !pairs_known && let Some((reward, generator)) = proxies(out, name)? {
-            tell(&format!("{name}: judging pairs of test records"), 0, 0);
+        if let Some((reward, generator)) = proxies(out, name)? {
             let of = (dataset, rows.as_slice(), &plan.schema);
-            of_site.pairs =
-                Some(evaluate::pairs_of(&measured, (&reward, &generator), of, &resources, &never)?);
+            // No site says this.
+            tell(&format!("{name}: measuring the generation proxy on test records"), 0, 0);
+            let likely = evaluate::likelihood_of(&measured, &generator, of, &resources, &cancelled)?;
+            let sums = generators.get_or_insert_default();
+            sums.rows += likely.rows;
+            sums.untuned += likely.untuned;
+            sums.tuned += likely.tuned;
+            if !pairs_known {
+                tell(&format!("{name}: judging pairs of test records"), 0, 0);
+                let pairs = evaluate::pairs_of(&measured, (&reward, &generator), of, &resources, &cancelled)?;
+                of_site.pairs = Some(pairs);
+            }
         }
         total.add(&of_site);
     }
@@ -92,6 +104,7 @@ pub(super) fn judge(
         rows: total.rows as u64,
         arms: total.arms,
         pairs: total.pairs,
+        generator: generators,
         duplicates: prepared.duplicates,
     })
 }
@@ -124,13 +137,15 @@ fn adapters(
     (options, sites): (&RewarddsOptions, &[(&str, Dataset)]),
     out: &Path,
     tell: &(dyn Fn(&str, u64, u64) + Sync),
+    stop: &CancellationToken,
 ) -> Result<Vec<(Arm, Option<Parameters>)>> {
     let mut arms = Vec::new();
     for arm in Arm::ALL.into_iter().filter(|arm| options.arms.contains(arm)) {
         match arm {
             Arm::Untuned => arms.push((arm, None)),
             Arm::NonPrivate => {
-                arms.extend(of_records(assets, (options, sites), tell)?.map(|adapter| (arm, Some(adapter))));
+                let adapter = of_records(assets, (options, sites), tell, stop)?;
+                arms.extend(adapter.map(|adapter| (arm, Some(adapter))));
             }
             arm => {
                 let path = out.join("target").join(arm.name()).join("adapter_model.safetensors");
@@ -146,6 +161,7 @@ fn of_records(
     assets: &AssetStore,
     (options, sites): (&RewarddsOptions, &[(&str, Dataset)]),
     tell: &(dyn Fn(&str, u64, u64) + Sync),
+    stop: &CancellationToken,
 ) -> Result<Option<Parameters>> {
     let Some(target) = options.target()? else { return Ok(None) };
     let mut records: Vec<(String, String)> = Vec::new();
@@ -171,8 +187,7 @@ fn of_records(
         |all: Vec<(usize, (String, String))>| all.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>();
     let how = options.tuning(options.target.refine_epochs);
     let say = |done, of| tell("tuning the target on the records themselves, to compare with", done, of);
-    let stop = CancellationToken::new();
-    let watch = Watch { stop: &stop, tell: &say };
+    let watch = Watch { stop, tell: &say };
     let models = BuiltIn::new(assets.clone()).adapted()?;
     let TunedTarget { adapter, .. } =
         models.tune(&target, None, &plain(examples), &plain(held), &how, watch)?;

@@ -19,12 +19,13 @@ const PROMPTS: usize = 4;
 const TOKENS: usize = 64;
 
 /// Texts after the first test records of different sites, without and with the adapter in `out`; none for a plan of
-/// another kind.
+/// another kind. Fails when cancelled.
 pub(super) fn write(
     assets: &AssetStore,
     plan: &Plan,
     dataset: &Dataset,
     out: &Path,
+    cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<TextSample>> {
     let Some(name) = language_model(plan) else {
         return Ok(Vec::new());
@@ -36,8 +37,11 @@ pub(super) fn write(
     let model = models::language(&name, &Resources::new(assets, &cache, None, DEVICE))?;
     let adapter = Adapter::load(out).with_context(|| format!("the adapter in {}", out.display()))?;
     let lora = adapter.to_device(model.config(), model.device())?;
-    let prompts = records.iter().map(|(prompt, _)| encode(&model, prompt)).collect::<Result<Vec<_>>>()?;
-    let (before, after) = (texts(&model, None, &prompts)?, texts(&model, Some(&lora), &prompts)?);
+    // Nothing is drawn, so that the seeds do not count.
+    let prompt = |(prompt, _): &(&str, &str)| Ok((encode(&model, prompt)?, 0));
+    let prompts = records.iter().map(prompt).collect::<Result<Vec<_>>>()?;
+    let before = texts(&model, None, &prompts, cancelled)?;
+    let after = texts(&model, Some(&lora), &prompts, cancelled)?;
     let written = before.into_iter().zip(after);
     let sample = |((prompt, reference), (before, after)): (&(&str, &str), (String, String))| TextSample {
         prompt: (*prompt).to_owned(),
@@ -55,9 +59,14 @@ fn encode(model: &LanguageModel, prompt: &str) -> Result<Vec<u32>> {
     }
 }
 
-fn texts(model: &LanguageModel, lora: Option<&LoraWeights>, prompts: &[Vec<u32>]) -> Result<Vec<String>> {
+fn texts(
+    model: &LanguageModel,
+    lora: Option<&LoraWeights>,
+    prompts: &[(Vec<u32>, u64)],
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<String>> {
     let sampling = Sampling { max_tokens: TOKENS, temperature: 0.0, ..Sampling::default() };
-    let written = model.generate_batch(lora, prompts, 1, &sampling)?;
+    let written = model.generate_each(lora, prompts, &sampling, cancelled)?;
     Ok(written.into_iter().map(|text| text.text).collect())
 }
 

@@ -24,6 +24,7 @@ const PAIRS: [&str; 3] = [
 pub(super) fn write(out: &mut String, report: &RewardReport) {
     arms::write_figures(out, report);
     write_accuracy(out, report);
+    write_generator(out, report);
     histograms::write(out, &report.rounds);
     pools::write_variety(out, &report.rounds);
     pools::write_rounds(out, &report.rounds);
@@ -77,6 +78,18 @@ fn write_accuracy(out: &mut String, report: &RewardReport) {
         );
     }
     put!(out, "</tbody>\n</table></div>\n");
+}
+
+/// How good the generation proxies are, whatever was made of them.
+fn write_generator(out: &mut String, report: &RewardReport) {
+    let Some((tuned, untuned)) = report.generator() else { return };
+    put!(
+        out,
+        "<p>The generation proxy on test records: {} nats a token (untuned {}), of query and response. Measured with all records \
+         at hand, which only a simulation has.</p>\n",
+        number(tuned, 3),
+        number(untuned, 3)
+    );
 }
 
 fn write_samples(out: &mut String, samples: &[RefinementSample]) {

@@ -18,7 +18,7 @@ use sheaf_coordinator::report::{ArmReport, JudgedClassifiers};
 use sheaf_data::{Dataset, Split};
 use sheaf_proto::fdkt::{Arm, ClassifierSpec, Labelled, TaskModel, Texts, Transfer, TransferSpec};
 
-use super::{Prepared, never, shares};
+use super::{Prepared, shares};
 
 /// A site's records as the language model reads them.
 struct Site {
@@ -28,7 +28,7 @@ struct Site {
 }
 
 /// What the sites' classifiers and a classifier of all records do on the sites' test records. `written` are the sets of texts of
-/// the specification, `known` the exact figures there are already.
+/// the specification, `known` the exact figures there are already. Fails when cancelled.
 pub(super) fn judge(
     (spec, how): (&TransferSpec, &ClassifierSpec),
     prepared: &Prepared,
@@ -36,6 +36,7 @@ pub(super) fn judge(
     known: BTreeMap<Arm, f64>,
     resources: &Resources<'_>,
     tell: &mut dyn FnMut(&str, u64, u64),
+    cancelled: &dyn Fn() -> bool,
 ) -> Result<JudgedClassifiers> {
     let (encoding, classes) = (&spec.sums.encoding, spec.sums.encoding.classes.as_slice());
     let model = models::language(&how.model, resources)?;
@@ -54,7 +55,7 @@ pub(super) fn judge(
     for (texts, written) in spec.texts.iter().zip(written).filter(|_| !said) {
         sets.insert(*texts, corpus.texts(written, classes)?);
     }
-    let trainer = Trainer::new(&corpus, how, classes.len(), &never)?;
+    let trainer = Trainer::new(&corpus, how, classes.len(), cancelled)?;
     let (own, alone): (Vec<Arm>, Vec<Arm>) =
         arms.into_iter().filter(|_| !said).partition(|arm| arm.reads_records());
     let all = (1 + alone.len() + own.len() * sites.len()) as u64;
@@ -63,7 +64,7 @@ pub(super) fn judge(
         tell("training classifiers with all records at hand, to measure exactly", done, all);
         done += 1;
         let texts = arm.texts().and_then(|texts| sets.get(&texts)).map(Vec::as_slice).unwrap_or_default();
-        trainer.train((own, spec.weight), texts, &never)
+        trainer.train((own, spec.weight), texts, cancelled)
     };
     let everything: Vec<Known> = sites.iter().flat_map(|site| site.own.clone()).collect();
     let pooled = train(&everything, Arm::Local)?;
@@ -75,14 +76,14 @@ pub(super) fn judge(
     for site in &sites {
         let mut given: Vec<(Arm, Given)> = Vec::new();
         for (arm, classifier) in &of_texts {
-            given.push((*arm, trainer.given(classifier, &site.test, &never)?));
+            given.push((*arm, trainer.given(classifier, &site.test, cancelled)?));
         }
         for arm in &own {
             let classifier = train(&site.own, *arm)?;
-            given.push((*arm, trainer.given(&classifier, &site.test, &never)?));
+            given.push((*arm, trainer.given(&classifier, &site.test, cancelled)?));
         }
         total.add(&transfer::measured_given(&spec.sums, given, &site.records)?);
-        let given = vec![(Arm::Local, trainer.given(&pooled, &site.test, &never)?)];
+        let given = vec![(Arm::Local, trainer.given(&pooled, &site.test, cancelled)?)];
         bound.add(&transfer::measured_given(&spec.sums, given, &site.records)?);
     }
     let task = TaskModel::LanguageModel;

@@ -8,7 +8,7 @@ use sheaf_text::{
 
 use super::*;
 use crate::report::{
-    LlmUse, PoolRound, Report, RewardArm, RewardFigures, RewardJudged, Spread,
+    GeneratorJudged, LlmUse, PoolRound, Report, RewardArm, RewardFigures, RewardJudged, Spread,
     html::{
         render,
         tests::{assert_balanced, samples::hospitals},
@@ -165,6 +165,7 @@ fn exact_figures_go_before_what_the_sites_say() {
         rows: 10,
         arms: BTreeMap::from([(Arm::RgfSor, sums(12.5)), (Arm::NonPrivate, sums(7.5))]),
         pairs: Some(Pairs { rows: 8.0, right: 7.0, by_pair: Some([Share { right: 3, of: 4 }; 3]) }),
+        generator: Some(GeneratorJudged { rows: 8, untuned: 27.6, tuned: 24.96 }),
         duplicates: 2,
     });
     let page = page(&report);
@@ -177,12 +178,14 @@ fn exact_figures_go_before_what_the_sites_say() {
     assert!(row(&page, "All pairs").contains(">87.5%<"));
     assert!(row(&page, "The record’s own response before the untuned model’s").contains(">75.0%<"));
     assert!(page.contains("records (10 of them)") && page.contains("2 training records were left out"));
+    assert!(page.contains("The generation proxy on test records: 3.120 nats a token (untuned 3.450)"));
 }
 
 #[test]
 fn missing_figures_are_said_to_be_missing() {
     let page = page(&report());
     assert!(page.contains("records (40 of them)") && !page.contains("Pass@1") && !page.contains("NaN"));
+    assert!(!page.contains("The generation proxy on test records"));
     // ROUGE-2, which noised figures lack.
     assert_eq!(row(&page, "Nothing").matches("title=\"not measured\"").count(), 1);
     // A revision's score and the filtering's threshold.
