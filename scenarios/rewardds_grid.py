@@ -87,6 +87,10 @@ def table(out):
             single = [share([one["by_pair"][at]["right"] / max(one["by_pair"][at]["of"], 1) for one in of]) for at in range(3)]
             print(f"\nReward accuracy on held-out pairs: {all_pairs} % ("
                   + ", ".join(f"{name} {value}" for name, value in zip(PAIRS, single)) + ").")
+        found = [(report["reward"].get("judged") or {}).get("generator") for report in reports]
+        if found := [one for one in found if one and one["rows"]]:
+            tuned, untuned = (spread([one[key] / one["rows"] for one in found], 3) for key in ("tuned", "untuned"))
+            print(f"Generation proxy on test records, nats a token: {tuned} (untuned {untuned}).")
         steps = reports[0]["reward"]["funnel"]["steps"]
         kept = ", ".join(f"{step['name']} {step['given'] - sum(step['dropped'].values())} of {step['given']}" for step in steps)
         print(f"Funnel, seed 1: {kept}.")
