@@ -26,6 +26,12 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// Runs a binary to its end.
+pub fn finished(name: &str, args: &[&str], environment: &[Variable]) -> std::process::Output {
+    let environment = environment.iter().map(|(name, value)| (name, value));
+    std::process::Command::new(binary(name)).args(args).envs(environment).output().unwrap()
+}
+
 /// A child that is killed when it is dropped, and ends by itself when the test is killed.
 pub struct Process {
     child: Child,

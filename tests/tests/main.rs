@@ -10,6 +10,7 @@
 mod answers;
 mod api;
 mod blobs;
+mod clip;
 mod cut_network;
 mod dropouts;
 mod fdkt;

@@ -102,11 +102,31 @@ fn control(spec: &SynthesiseSpec, label: &str) -> String {
 
 /// The tokens before a text of a class: an end of text, the control code, a new line. No chat template: its system prompt would
 /// double the tokens of a short record.
-fn prompt(model: &LanguageModel, control: &str) -> Result<Vec<u32>, AgentError> {
+///
+/// # Errors
+/// [`AgentError::Task`] for a control code of more than 16 MiB.
+pub fn prompt(model: &LanguageModel, control: &str) -> Result<Vec<u32>, AgentError> {
     let vocabulary = model.vocabulary();
     let begin = vocabulary.ends().first().copied();
     let text = vocabulary.encode_plain(&format!("{control}\n"))?;
     Ok(begin.into_iter().chain(text).collect())
+}
+
+/// A text behind such a prompt, as the generator learns it; a longer one is cut.
+///
+/// # Errors
+/// [`AgentError::Task`] for a text of more than 16 MiB.
+pub fn encoded(
+    model: &LanguageModel,
+    prompt: &[u32],
+    text: &str,
+    max_tokens: usize,
+) -> Result<Encoded, AgentError> {
+    let text = model.vocabulary().encode_plain(text)?;
+    let end = model.vocabulary().ends().first().copied();
+    let mut tokens: Vec<u32> = prompt.iter().copied().chain(text).chain(end).collect();
+    tokens.truncate(max_tokens);
+    Ok(Encoded { tokens, first_target: prompt.len() })
 }
 
 /// The training records as token sequences: a control code is given, the text is learnt. Of each the number of its privacy
@@ -122,16 +142,13 @@ fn records(
     for class in classes {
         prompts.insert(class.as_str(), prompt(model, &control(spec, class))?);
     }
-    let end = model.vocabulary().ends().first().copied();
     let mut records = Vec::new();
     for (owner, rows) in dataset.units(unit, Split::Train)?.into_iter().enumerate() {
         for (text, label) in dataset.labelled_texts(&rows)? {
             let Some(prompt) = prompts.get(label) else { continue };
-            let text = model.vocabulary().encode_plain(text)?;
-            let mut tokens: Vec<u32> = prompt.iter().copied().chain(text).chain(end).collect();
-            tokens.truncate(spec.max_tokens);
-            if tokens.len() > prompt.len() {
-                records.push((owner, Encoded { tokens, first_target: prompt.len() }));
+            let record = encoded(model, prompt, text, spec.max_tokens)?;
+            if record.targets() > 0 {
+                records.push((owner, record));
             }
         }
     }

@@ -78,7 +78,7 @@ enum Command {
     /// Plans: check one before anybody runs it.
     #[command(subcommand)]
     Plan(plan::Command),
-    /// Differential privacy before a run: what noise costs, what noise an epsilon asks for.
+    /// Differential privacy before a run: what noise costs, what noise an epsilon asks for, which clip to choose.
     #[command(subcommand)]
     Privacy(privacy::Command),
     /// Apply a published model to records.

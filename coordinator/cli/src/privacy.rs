@@ -1,4 +1,7 @@
-//! `sheaf privacy`: what noised training costs, and what noise an epsilon asks for, before anybody runs anything.
+//! `sheaf privacy`: what noised training costs, what noise an epsilon asks for, and which clip goes with a model, before anybody runs
+//! anything.
+
+mod clip;
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +11,7 @@ use std::{
 use anyhow::Result;
 use serde_json::json;
 use sheaf_agent::say;
-use sheaf_coordinator::error::Error;
+use sheaf_coordinator::{error::Error, privacy::Privacy, run::plan::Plan};
 use sheaf_privacy::{
     Delta, Epsilon, Event, Rate, Sigma,
     accountant::{Account, AccountError, Calibration, Composition, calibrate::check_delta},
@@ -46,6 +49,12 @@ pub(crate) enum Command {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         overrides: Vec<String>,
     },
+    /// How long the gradients of public texts are under a plan, and which clip that asks for.
+    ///
+    /// For plans that tune a language model's adapter with noise: `rewardds`, `fdkt` with its generator `dp-lora`, `fedavg` with
+    /// head = "lora". The noise of a step is sigma times [privacy] clip, however short gradients are.
+    #[command(after_help = clip::EXAMPLES)]
+    Clip(clip::Args),
 }
 
 /// How the noised steps go.
@@ -88,6 +97,7 @@ pub(crate) fn run(cli: &Cli, command: &Command) -> Result<ExitCode> {
         Command::Epsilon(args) => epsilon(cli, args),
         Command::Sigma(args) => sigma(cli, args),
         Command::Plan { plan, overrides } => of_plan(cli, plan, overrides),
+        Command::Clip(args) => clip::run(cli, args),
     }
 }
 
@@ -108,15 +118,19 @@ fn sigma(cli: &Cli, args: &SigmaArgs) -> Result<ExitCode> {
     show(cli, &args.sampling, found.sigma, &found.account)
 }
 
-fn of_plan(cli: &Cli, path: &Path, overrides: &[String]) -> Result<ExitCode> {
-    let plan = plan::read(path, overrides)?;
-    let Some(privacy) = &plan.privacy else {
-        return Err(Error::invalid(format!(
+/// The noise that a plan asks for.
+fn noised<'a>(plan: &'a Plan, path: &Path) -> Result<&'a Privacy, Error> {
+    plan.privacy.as_ref().ok_or_else(|| {
+        Error::invalid(format!(
             "{} has no [privacy] section: its answers are exact, and no epsilon bounds what they tell",
             path.display()
         ))
-        .into());
-    };
+    })
+}
+
+fn of_plan(cli: &Cli, path: &Path, overrides: &[String]) -> Result<ExitCode> {
+    let plan = plan::read(path, overrides)?;
+    let privacy = noised(&plan, path)?;
     let cost = privacy.cost()?;
     let shared = plan.run.secure_aggregation && matches!(privacy.model, Event::Gaussian { .. });
     // The fewest sites that may be in a sum, as far as the plan alone says it.

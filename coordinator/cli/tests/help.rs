@@ -53,6 +53,7 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
         "predict",
         "data pull",
         "plan check",
+        "privacy clip",
         "info",
         "completions",
     ] {
@@ -68,6 +69,7 @@ fn every_command_has_help_and_those_with_arguments_an_example() {
         "simulate",
         "predict",
         "plan check",
+        "privacy clip",
         "completions",
     ] {
         let (_, text) = &found[paths.iter().position(|path| path == known).expect("seen above")];
@@ -118,6 +120,15 @@ fn what_is_not_there_is_named_with_an_exit_code_of_its_own() {
     let output = sheaf(&["--home", "no-such-home", "serve"]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("sheaf init"));
+}
+
+#[test]
+fn a_plan_that_tunes_nothing_has_no_clip_to_choose() {
+    let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios/heart-disease.toml");
+    let output = sheaf(&["privacy", "clip", plan]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(["rewardds", "dp-lora", "head ="].iter().all(|known| text.contains(known)), "{text}");
 }
 
 #[test]
