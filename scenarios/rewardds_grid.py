@@ -33,6 +33,7 @@ ARMS = [
     ("rgf-sor", "RGF + SOR"),
     ("non-private", "the records themselves, without noise (bound)"),
 ]
+NAIVE = ["random", "rouge", "embedding", "perplexity"]
 PAIRS = ["own before untuned", "own before proxy", "proxy before untuned"]
 
 
@@ -64,6 +65,22 @@ def examples(reports, arm):
     return f"{statistics.mean(counts):.0f}" if counts else ""
 
 
+def against_naive(reports):
+    """In how many runs RGF + SOR is better than every naive filter that was compared: the same records and the same candidates."""
+    won = {"nll": 0, "rouge_l": 0}
+    compared = 0
+    for report in reports:
+        naive, own = [found for arm in NAIVE if (found := figures(report, arm))], figures(report, "rgf-sor")
+        if not (naive and own):
+            continue
+        compared += 1
+        won["nll"] += own["nll"] < min(of["nll"] for of in naive)
+        won["rouge_l"] += own["rouge_l"] > max(of["rouge_l"] for of in naive)
+    if not compared:
+        return "No naive filter to compare with."
+    return f"RGF + SOR better than every naive filter: NLL in {won['nll']} of {compared} runs, ROUGE-L in {won['rouge_l']} of {compared}."
+
+
 def table(out):
     for (scenario, epsilon), reports in sorted(grid.cells_in(out, lambda r: r.get("reward")).items()):
         judged = reports[0]["reward"]["judged"]
@@ -81,11 +98,12 @@ def table(out):
             if code:
                 cells.append(share([of["passed"] for of in found]))
             print(f"| {words} | {examples(reports, arm)} | " + " | ".join(cells) + " |")
+        print("\n" + against_naive(reports))
         of = [pairs(report) for report in reports if pairs(report)]
         if of:
             all_pairs = share([one["right"] / one["rows"] for one in of])
             single = [share([one["by_pair"][at]["right"] / max(one["by_pair"][at]["of"], 1) for one in of]) for at in range(3)]
-            print(f"\nReward accuracy on held-out pairs: {all_pairs} % ("
+            print(f"Reward accuracy on held-out pairs: {all_pairs} % ("
                   + ", ".join(f"{name} {value}" for name, value in zip(PAIRS, single)) + ").")
         found = [(report["reward"].get("judged") or {}).get("generator") for report in reports]
         if found := [one for one in found if one and one["rows"]]:
