@@ -13,8 +13,7 @@ use crate::privacy::SignedStatement;
 
 pub use html::render;
 pub use reward::{
-    GeneratorJudged, PoolRound, ProxyReport, RefinementSample, RewardArm, RewardFigures, RewardJudged,
-    RewardReport, Spread,
+    PoolRound, ProxyReport, RefinementSample, RewardArm, RewardFigures, RewardJudged, RewardReport, Spread,
 };
 pub use transfer::{
     ArmReport, Canaries, Judged, JudgedClassifiers, LlmUse, NearCopies, TransferReport, TransferSample,

@@ -341,6 +341,33 @@ pub struct Pairs {
     pub by_pair: Option<[Share; 3]>,
 }
 
+/// How likely test records are under a generation proxy, and under the model as it was published: sums over records of the mean
+/// negative log-likelihood of what follows the control code (query, response, end), nats a token. No site says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Likelihood {
+    /// Test records that the proxy reads.
+    pub rows: u64,
+    /// Under the untuned model.
+    pub untuned: f64,
+    /// Under the proxy.
+    pub tuned: f64,
+}
+
+impl Likelihood {
+    /// Adds what is known of another site's proxy.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.untuned += other.untuned;
+        self.tuned += other.tuned;
+    }
+
+    /// Means over records, under the proxy and under the untuned model, nats a token; none without a record.
+    pub fn means(&self) -> Option<(f64, f64)> {
+        let mean = |sum: f64| sum / self.rows as f64;
+        (self.rows > 0).then(|| (mean(self.tuned), mean(self.untuned)))
+    }
+}
+
 /// So many right of so many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {

@@ -106,10 +106,7 @@ fn control(spec: &SynthesiseSpec, label: &str) -> String {
 /// # Errors
 /// [`AgentError::Task`] for a control code of more than 16 MiB.
 pub fn prompt(model: &LanguageModel, control: &str) -> Result<Vec<u32>, AgentError> {
-    let vocabulary = model.vocabulary();
-    let begin = vocabulary.ends().first().copied();
-    let text = vocabulary.encode_plain(&format!("{control}\n"))?;
-    Ok(begin.into_iter().chain(text).collect())
+    Ok(model.vocabulary().encode_begun(&format!("{control}\n"))?)
 }
 
 /// A text behind such a prompt, as the generator learns it; a longer one is cut.

@@ -221,8 +221,7 @@ fn tokens(model: &LanguageModel, prompt: &Prompt) -> Result<Vec<u32>, ModelError
         return chat.encode(&messages, vocabulary);
     }
     // What a base model is given begins a text.
-    let begin = vocabulary.ends().first().copied();
-    Ok(begin.into_iter().chain(vocabulary.encode_plain(&prompt.user)?).collect())
+    vocabulary.encode_begun(&prompt.user)
 }
 
 fn completion(prompt_tokens: usize, text: generate::Generation) -> Completion {

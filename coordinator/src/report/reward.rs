@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sheaf_proto::rewardds::{Arm, Figures, Pairs};
+use sheaf_proto::rewardds::{Arm, Figures, Likelihood, Pairs};
 use sheaf_text::{
     Funnel,
     reward::{Histogram, Variety},
@@ -164,32 +164,13 @@ pub struct RewardJudged {
     pub arms: BTreeMap<Arm, Figures>,
     /// Pairs that each site's reward proxy puts in the right order on its own test records.
     pub pairs: Option<Pairs>,
-    /// How likely the generation proxies find the test records; none where there was no proxy to measure.
+    /// How likely each site's generation proxy finds the site's own test records, all sites together; none where there was no proxy
+    /// to measure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generator: Option<GeneratorJudged>,
+    pub generator: Option<Likelihood>,
     /// Training records that were left out since a test record nearly equals them.
     #[serde(default)]
     pub duplicates: usize,
-}
-
-/// Each site's generation proxy on the site's own test records, beside the model as it was published: sums over records of the
-/// mean negative log-likelihood of what follows the control code (query, response, end), nats a token.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct GeneratorJudged {
-    /// Test records of all sites that the proxy reads.
-    pub rows: u64,
-    /// Under the untuned model.
-    pub untuned: f64,
-    /// Under the proxy.
-    pub tuned: f64,
-}
-
-impl GeneratorJudged {
-    /// Means over records, under the proxy and under the untuned model, nats a token; none without a record.
-    pub fn means(&self) -> Option<(f64, f64)> {
-        let mean = |sum: f64| sum / self.rows as f64;
-        (self.rows > 0).then(|| (mean(self.tuned), mean(self.untuned)))
-    }
 }
 
 impl RewardReport {

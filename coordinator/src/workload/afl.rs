@@ -3,13 +3,10 @@
 
 mod options;
 mod private;
+mod publish;
 mod secure;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sheaf_analytic::{
@@ -22,18 +19,18 @@ use sheaf_proto::{
     BlobId,
     afl::{
         EVALUATE, EvaluateSpec, Evaluation, NoisedSums, RELEASE_METRICS, RELEASE_STATISTICS, RELEASE_SUMS,
-        SUMS, SURVEY, SumsSpec, SurveySpec, WORKLOAD,
+        SUMS, SURVEY, SumsSpec, SurveySpec,
     },
-    model::{ModelCard, write_model},
+    model::write_model,
 };
 use sheaf_transport::identity::SiteName;
 
 pub use self::options::AflOptions;
-use super::{Answers, Context, Publication, SitePublication, Workload, question};
+pub(super) use self::publish::{accuracy, backends, site_metrics};
+use super::{Answers, Context, Publication, Workload, question};
 use crate::{
     error::Error,
     privacy::{Privacy, Schedule},
-    report::{LocalScores, Scores, SiteMetrics},
     run::{
         event::{Next, PhaseOutput, PhaseSpec},
         plan::Plan,
@@ -180,7 +177,7 @@ impl Workload for Afl {
             Some(evaluation) => outcome(context.blobs, evaluation)?,
             None => EvaluationOutcome::default(),
         };
-        publish(context, &survey, &outcome(context.blobs, sums)?, &evaluation)
+        publish::publish(context, &survey, &outcome(context.blobs, sums)?, &evaluation)
     }
 }
 
@@ -436,86 +433,4 @@ pub(super) fn reduce_evaluation(context: &Context<'_>, answers: &Answers<'_>) ->
         sites.insert(site.clone(), Evaluation { scores: None, ..evaluation });
     }
     Ok(serde_json::to_vec(&EvaluationOutcome { federated, scores, sites })?)
-}
-
-fn publish(
-    context: &Context<'_>,
-    survey: &SurveyOutcome,
-    sums: &SumsOutcome,
-    evaluation: &EvaluationOutcome,
-) -> Result<Publication, Error> {
-    let classes = survey.encoding.classes.clone();
-    let card = ModelCard {
-        schema: 1,
-        workload: WORKLOAD.to_owned(),
-        sha256: sums.weight_sha256.clone(),
-        classes: classes.clone(),
-        lambda: sums.lambda,
-        reading: context.plan.schema.clone(),
-        encoding: survey.encoding.clone(),
-        features: survey.features.clone(),
-        rows: sums.rows,
-        sites: sums.sites().map(SiteName::to_string).collect(),
-    };
-    let shape = SumsShape::of(&survey.features, classes.len());
-    let mut sites = BTreeMap::new();
-    for (site, blob) in &sums.contributions {
-        let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
-        if sums.rows.is_none() {
-            let private = SitePublication { rows: None, class_counts: Vec::new(), metrics };
-            sites.insert(site.clone(), private);
-            continue;
-        }
-        // The sums were checked when they came and again when they were added.
-        let head = context.blobs.head(blob, codec::header_len(&shape))?;
-        let header = codec::header(&head, &shape).map_err(|e| Error::corrupt(e.to_string()))?;
-        let published = SitePublication { rows: Some(header.rows), class_counts: header.counts, metrics };
-        sites.insert(site.clone(), published);
-    }
-    for site in &sums.summed {
-        let metrics = evaluation.sites.get(site).map(site_metrics).unwrap_or_default();
-        sites.insert(site.clone(), secure::unseen(metrics));
-    }
-    let local: Vec<f64> = evaluation.sites.values().filter_map(|e| accuracy(e.local.as_ref())).collect();
-    let auc = evaluation.scores.as_ref().and_then(ScoreHistogram::auc);
-    Ok(Publication {
-        model: sums.model,
-        card: context.blobs.put(&serde_json::to_vec_pretty(&card)?)?,
-        weight_sha256: sums.weight_sha256.clone(),
-        dim: survey.features.output_dim(),
-        test: evaluation
-            .federated
-            .as_ref()
-            .filter(|confusion| confusion.rows() > 0)
-            .map(|confusion| Scores::from_confusion(confusion, auc, &classes, "sites")),
-        local: LocalScores::of(&local),
-        classes,
-        sites,
-        backend: backends(evaluation),
-        model_file: None,
-        card_file: None,
-        rounds: Vec::new(),
-        files: BTreeMap::new(),
-        transfer: None,
-        reward: None,
-    })
-}
-
-/// What the sites computed features on, as they say: each once. Without a pre-trained model it is the CPU.
-pub(super) fn backends(evaluation: &EvaluationOutcome) -> String {
-    let names: BTreeSet<_> = evaluation.sites.values().filter_map(|e| e.backend.as_deref()).collect();
-    if names.is_empty() { "cpu".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(", ") }
-}
-
-pub(super) fn accuracy(confusion: Option<&Confusion>) -> Option<f64> {
-    confusion.and_then(Confusion::accuracy)
-}
-
-pub(super) fn site_metrics(evaluation: &Evaluation) -> SiteMetrics {
-    SiteMetrics {
-        test_rows: evaluation.test_rows,
-        accuracy: accuracy(evaluation.federated.as_ref()),
-        balanced_accuracy: evaluation.federated.as_ref().and_then(Confusion::balanced_accuracy),
-        local_accuracy: accuracy(evaluation.local.as_ref()),
-    }
 }

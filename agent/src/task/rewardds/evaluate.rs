@@ -28,7 +28,7 @@ use sheaf_text::{
     words::words,
 };
 
-pub use proxies::{Likelihood, likelihood_of, pairs_of};
+pub use proxies::{likelihood_of, pairs_of};
 
 use super::{
     super::{Assignment, Resources, afl, fedavg::lora, parse, to_json},

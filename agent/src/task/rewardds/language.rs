@@ -82,12 +82,6 @@ pub fn to_sentence(text: &str) -> Written {
     }
 }
 
-/// What begins a text of the generation proxy.
-fn plain(model: &LanguageModel, text: &str) -> Result<Vec<u32>, ModelError> {
-    let begin = model.vocabulary().ends().first().copied();
-    Ok(begin.into_iter().chain(model.vocabulary().encode_plain(text)?).collect())
-}
-
 /// A query as the generation proxy reads it: one line, no longer than leaves room for a response.
 ///
 /// # Errors
@@ -98,7 +92,7 @@ pub fn query(
     control: &str,
     query: &str,
 ) -> Result<String, ModelError> {
-    let before = plain(model, &before_query(control))?.len();
+    let before = model.vocabulary().encode_begun(&before_query(control))?.len();
     // The end of the query's line, and of the response.
     let room = generator.max_tokens.saturating_sub(before + generator.answer_tokens + 2).max(1);
     fitted(model, &one_line(query), room)
@@ -116,8 +110,8 @@ pub fn encoded(
     learn_query: bool,
 ) -> Result<Encoded, ModelError> {
     let fitting = query(model, generator, &exchange.control, &exchange.query)?;
-    let control = plain(model, &before_query(&exchange.control))?;
-    let mut tokens = plain(model, &before_response(&exchange.control, &fitting))?;
+    let control = model.vocabulary().encode_begun(&before_query(&exchange.control))?;
+    let mut tokens = model.vocabulary().encode_begun(&before_response(&exchange.control, &fitting))?;
     let first_target = if learn_query { control.len() } else { tokens.len() };
     let response = shortened(model, &exchange.response, generator.answer_tokens)?;
     tokens.extend(model.vocabulary().encode_plain(&response.text)?);
@@ -138,7 +132,9 @@ pub fn queries(
     sampling: &Sampling,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<Written>, ModelError> {
-    let begun = requests.iter().map(|(control, seed)| Ok((plain(model, &before_query(control))?, *seed)));
+    let begun = requests
+        .iter()
+        .map(|(control, seed)| Ok((model.vocabulary().encode_begun(&before_query(control))?, *seed)));
     let begun = begun.collect::<Result<Vec<_>, ModelError>>()?;
     let sampling = Sampling { stop: vec!["\n".to_owned()], ..sampling.clone() };
     write(model, Some(lora), &begun, &sampling, cancelled)
@@ -158,7 +154,7 @@ pub fn responses(
 ) -> Result<Vec<Written>, ModelError> {
     let begun = requests.iter().map(|(exchange, seed)| {
         let fitting = query(model, generator, &exchange.control, &exchange.query)?;
-        Ok((plain(model, &before_response(&exchange.control, &fitting))?, *seed))
+        Ok((model.vocabulary().encode_begun(&before_response(&exchange.control, &fitting))?, *seed))
     });
     let begun = begun.collect::<Result<Vec<_>, ModelError>>()?;
     write(model, Some(lora), &begun, sampling, cancelled)
@@ -221,7 +217,7 @@ fn within(model: &LanguageModel, question: &str, answer: usize) -> Result<Vec<u3
 fn asked(model: &LanguageModel, question: &str) -> Result<Vec<u32>, ModelError> {
     match model.chat() {
         Some(chat) => chat.encode(&[Message::user(question)], model.vocabulary()),
-        None => plain(model, &format!("{question}\n")),
+        None => model.vocabulary().encode_begun(&format!("{question}\n")),
     }
 }
 

@@ -25,7 +25,10 @@ use sheaf_agent::{
 use sheaf_coordinator::{error::Error, privacy::Privacy, run::plan::Plan};
 use sheaf_models::{
     Adapter, DeviceChoice, LanguageModel, ModelError,
-    train::{Encoded, Frozen, per_record::clipped_sum_from},
+    train::{
+        Encoded, Frozen,
+        per_record::{at_once, clipped_sum_from},
+    },
 };
 use sheaf_privacy::Sigma;
 use sheaf_proto::fedavg::AdapterSpec;
@@ -50,8 +53,6 @@ pub(super) const EXAMPLES: &str = "Examples:
 
 Never give it private records: the clip stands in the plan, and would tell of them.";
 
-/// Numbers of the gradients that are computed at a time, 256 MiB of them: bounds memory.
-const PIECE: usize = 1 << 26;
 /// What a length at the start says of later.
 const GROWS: &str = "Gradients grow several times as the adapter moves away from its start (measured: from 0.06 to 0.6 in 24 steps). A \
                      clip near the median of the start is sound: every record then weighs about the same.";
@@ -151,7 +152,7 @@ fn gradients(
     (watch.tell)(what, 0, records.len() as u64);
     let frozen = Frozen::compute(model, &adapter.config, records, watch.cancelled)?;
     let mut lengths = Vec::with_capacity(records.len());
-    for piece in frozen.pieces((0..records.len()).collect(), (PIECE / numbers.max(1)).max(1)) {
+    for piece in frozen.pieces((0..records.len()).collect(), at_once(numbers)) {
         if (watch.cancelled)() {
             return Err(ModelError::Stopped);
         }

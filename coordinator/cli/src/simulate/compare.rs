@@ -86,7 +86,7 @@ pub(super) async fn compare(
 }
 
 /// Fails where `stop` is cancelled.
-fn unless(stop: &CancellationToken) -> Result<()> {
+pub(super) fn unless(stop: &CancellationToken) -> Result<()> {
     if stop.is_cancelled() { Err(AgentError::Cancelled.into()) } else { Ok(()) }
 }
 

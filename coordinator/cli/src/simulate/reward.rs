@@ -6,7 +6,6 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use sheaf_agent::{
-    error::AgentError,
     models,
     task::{
         Resources,
@@ -21,18 +20,18 @@ use sheaf_coordinator::{
         LocalModels as _,
         adapted::{TunedTarget, Watch},
     },
-    report::{GeneratorJudged, RewardJudged, RewardReport},
+    report::{RewardJudged, RewardReport},
     run::plan::Plan,
     workload::rewardds::RewarddsOptions,
 };
 use sheaf_data::{AssetStore, Dataset, Split};
 use sheaf_proto::{
     fedavg::{Parameters, ParametersFile as _},
-    rewardds::{Arm, Evaluation, Measured},
+    rewardds::{Arm, Evaluation, Likelihood, Measured},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DEVICE, Prepared, workspace};
+use super::{DEVICE, Prepared, compare::unless, workspace};
 use crate::models::BuiltIn;
 
 /// The folder of proxies that all sites made together.
@@ -53,7 +52,7 @@ pub(super) fn judge(
     let resources = Resources::new(assets, &cache, None, DEVICE);
     let sites: Vec<(&str, Dataset)> =
         prepared.sites.iter().map(|site| (site.name.as_str(), prepared.site_data(site))).collect();
-    let (mut total, mut generators) = (Evaluation::default(), None::<GeneratorJudged>);
+    let (mut total, mut generators) = (Evaluation::default(), None::<Likelihood>);
     let mut arms = adapters(assets, (&options, &sites), out, tell, stop)?;
     // What the sites have said without noise is exact.
     let said = said.filter(|_| plan.privacy.is_none());
@@ -66,9 +65,7 @@ pub(super) fn judge(
     let model = target.as_ref().map(|target| models::language(&target.model, &resources)).transpose()?;
     let sandbox = target.as_ref().map(evaluate::sandbox).transpose()?.flatten();
     for (name, dataset) in &sites {
-        if cancelled() {
-            return Err(AgentError::Cancelled.into());
-        }
+        unless(stop)?;
         let rows = evaluate::test_rows(dataset, options.measured_records);
         let mut of_site = Evaluation { rows: rows.len() as f64, ..Evaluation::default() };
         if let Some((target, model)) = target.as_ref().zip(model.as_ref()).filter(|_| !arms.is_empty()) {
@@ -88,10 +85,7 @@ pub(super) fn judge(
             // No site says this.
             tell(&format!("{name}: measuring the generation proxy on test records"), 0, 0);
             let likely = evaluate::likelihood_of(&measured, &generator, of, &resources, &cancelled)?;
-            let sums = generators.get_or_insert_default();
-            sums.rows += likely.rows;
-            sums.untuned += likely.untuned;
-            sums.tuned += likely.tuned;
+            generators.get_or_insert_default().add(&likely);
             if !pairs_known {
                 tell(&format!("{name}: judging pairs of test records"), 0, 0);
                 let pairs = evaluate::pairs_of(&measured, (&reward, &generator), of, &resources, &cancelled)?;

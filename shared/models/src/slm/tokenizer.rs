@@ -187,6 +187,16 @@ impl Vocabulary {
         encode(&self.plain, text, false)
     }
 
+    /// The same behind the token that begins a text, which is the one that ends the text before it; without one where the model has
+    /// none.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_begun(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let begin = self.ends.first().copied();
+        Ok(begin.into_iter().chain(self.encode_plain(text)?).collect())
+    }
+
     /// True when a text has a mark in it.
     pub fn has_marks(&self, text: &str) -> bool {
         self.tokenizer.get_added_vocabulary().get_vocab().keys().any(|mark| text.contains(mark.as_str()))

@@ -17,6 +17,14 @@ use crate::{
     weights::HostTensor,
 };
 
+/// Numbers of gradients that are computed at a time, 256 MiB of them: bounds memory.
+const NUMBERS: usize = 1 << 26;
+
+/// Records whose gradients, of so many numbers each, are computed at a time.
+pub fn at_once(numbers: usize) -> usize {
+    (NUMBERS / numbers.max(1)).max(1)
+}
+
 /// The records' gradients after clipping, summed, and each one's length before.
 #[derive(Debug, Clone)]
 pub struct ClippedSum {

@@ -20,7 +20,7 @@ use sheaf_models::{
     train::{
         AdamW, Encoded, Example, Frozen,
         optimizer::{Named, rescale, schedule},
-        per_record::clipped_sum_from,
+        per_record::{at_once, clipped_sum_from},
     },
     weights::HostTensor,
 };
@@ -39,9 +39,6 @@ use sheaf_proto::{
 
 use super::{adapter, model_error, task};
 use crate::{budget::Purse, egress::Made, error::AgentError, task::parameters::sent};
-
-/// Numbers of the gradients that are computed at a time, 256 MiB of them: bounds memory.
-const PIECE: usize = 1 << 26;
 
 fn dp(error: DpError) -> AgentError {
     task(error)
@@ -212,7 +209,7 @@ fn one_step(
     let mut sum = ClippedSum::new(&lengths, clip);
     let (single, several): (Vec<usize>, Vec<usize>) =
         drawn.into_iter().partition(|unit| of_rows.rows(*unit).len() == 1);
-    let most = (PIECE / lengths.iter().sum::<usize>().max(1)).clamp(1, MOST_UNITS_IN_F32);
+    let most = at_once(lengths.iter().sum()).min(MOST_UNITS_IN_F32);
     let gradients = |rows: &[usize], clip: f64| {
         clipped_sum_from(model, adapter, records, rows, clip).map(|clipped| clipped.sum).map_err(model_error)
     };

@@ -6,7 +6,7 @@ use sheaf_data::{Dataset, Schema};
 use sheaf_models::{Adapter, LanguageModel, train::Frozen};
 use sheaf_proto::{
     fedavg::Parameters,
-    rewardds::{Exchange, Generator, Measured, Pairs, Share},
+    rewardds::{Exchange, Generator, Likelihood, Measured, Pairs, Share},
 };
 
 use super::super::{
@@ -103,18 +103,6 @@ pub(super) fn exchanges(
         Some((*row, generator::exchange(&measured.generator, classes, record)?))
     };
     rows.iter().filter_map(of).collect()
-}
-
-/// How likely test records are under a generation proxy, and under the model as it was published: sums over records of the mean
-/// negative log-likelihood of what follows the control code (query, response, end), nats a token.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Likelihood {
-    /// Records.
-    pub rows: u64,
-    /// Under the untuned model.
-    pub untuned: f64,
-    /// Under the generation proxy.
-    pub tuned: f64,
 }
 
 /// How likely a generation proxy finds the test records of these rows, exactly; of those that it reads.

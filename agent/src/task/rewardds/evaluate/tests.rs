@@ -11,7 +11,7 @@ use sheaf_privacy::{
 };
 use sheaf_proto::{
     fedavg::{AdapterSpec, ParametersFile, Tensor},
-    rewardds::{Generator, Measured, RewardForm},
+    rewardds::{Generator, Likelihood, Measured, RewardForm},
 };
 
 use super::{super::pairs, proxies::likelihood, *};

@@ -153,31 +153,32 @@ impl Tuned {
     }
 }
 
+/// Control codes for so many texts, in turn.
+fn in_turn(controls: &[String], texts: &Texts) -> Vec<String> {
+    controls.iter().cycle().take(texts.count()).cloned().collect()
+}
+
 fn exchanges(
     model: &LanguageModel,
     (generator, controls): (&Generator, &[String]),
     texts: &Texts,
     watch: &Watch<'_>,
 ) -> Result<Vec<Encoded>> {
-    let codes = controls.iter().cycle().take(texts.count());
-    let exchange = |(control, (query, response)): (&String, (String, String))| Exchange {
-        control: control.clone(),
-        query,
-        response,
-    };
-    let exchanges: Vec<Exchange> = match texts {
+    let codes = in_turn(controls, texts);
+    let pairs: Vec<(String, String)> = match texts {
         Texts::Own(_) => {
             let most = generator.max_tokens.min(QUESTION + generator.answer_tokens);
-            let written = told(model, &codes.clone().cloned().collect::<Vec<_>>(), most, watch)?;
-            codes.zip(written.iter().map(|text| parted(text))).map(exchange).collect()
+            told(model, &codes, most, watch)?.iter().map(|text| parted(text)).collect()
         }
         Texts::Public(queries) => {
-            let written = told(model, queries, generator.answer_tokens, watch)?;
-            codes.zip(queries.iter().cloned().zip(written)).map(exchange).collect()
+            queries.iter().cloned().zip(told(model, queries, generator.answer_tokens, watch)?).collect()
         }
     };
-    let whole = exchanges.iter().filter(|of| !of.query.is_empty() && !of.response.is_empty());
-    let encoded = whole.map(|exchange| language::encoded(model, generator, exchange, true));
+    let whole = codes.into_iter().zip(pairs);
+    let whole = whole.filter(|(_, (query, response))| !query.is_empty() && !response.is_empty());
+    let encoded = whole.map(|(control, (query, response))| {
+        language::encoded(model, generator, &Exchange { control, query, response }, true)
+    });
     Ok(encoded.collect::<Result<Vec<_>, _>>()?)
 }
 
@@ -187,19 +188,14 @@ fn labelled(
     texts: &Texts,
     watch: &Watch<'_>,
 ) -> Result<Vec<Encoded>> {
-    let prompts = controls.iter().map(|control| fdkt::prompt(model, control));
-    let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-    let prompts: Vec<(Vec<u32>, u64)> =
-        prompts.iter().cycle().take(texts.count()).cloned().zip(0..).collect();
+    let codes = in_turn(controls, texts);
     let texts = match texts {
         Texts::Public(texts) => texts.clone(),
-        Texts::Own(count) => {
-            let asked: Vec<String> = controls.iter().cycle().take(*count).cloned().collect();
-            told(model, &asked, max_tokens, watch)?.iter().map(|text| one_line(text)).collect()
-        }
+        Texts::Own(_) => told(model, &codes, max_tokens, watch)?.iter().map(|text| one_line(text)).collect(),
     };
-    let pairs = prompts.iter().zip(&texts).filter(|(_, text)| !text.is_empty());
-    let encoded = pairs.map(|((prompt, _), text)| fdkt::encoded(model, prompt, text, max_tokens));
+    let pairs = codes.iter().zip(&texts).filter(|(_, text)| !text.is_empty());
+    let encoded =
+        pairs.map(|(code, text)| fdkt::encoded(model, &fdkt::prompt(model, code)?, text, max_tokens));
     Ok(encoded.collect::<Result<Vec<_>, _>>()?)
 }
 
@@ -209,23 +205,17 @@ fn dialogues(
     texts: &Texts,
     watch: &Watch<'_>,
 ) -> Result<Vec<Encoded>> {
-    let at_most = |tokens: usize| Sampling { max_tokens: tokens.max(1), ..Sampling::default() };
     let questions = match texts {
         Texts::Public(texts) => texts.clone(),
         Texts::Own(count) => {
             let asked = vec![ASK.to_owned(); *count];
-            told(model, &asked, QUESTION.min(max_tokens / 4), watch)?
-                .iter()
-                .map(|text| one_line(text))
-                .collect()
+            let written = told(model, &asked, QUESTION.min(max_tokens / 4), watch)?;
+            written.iter().map(|text| one_line(text)).collect()
         }
     };
-    let questions: Vec<(String, u64)> = questions.into_iter().zip(0..).collect();
-    (watch.tell)("writing answers to them", 0, 0);
-    let how = at_most(ANSWER.min(max_tokens / 2));
-    let answers = language::answers(model, None, &questions, &how, watch.cancelled)?;
-    let pairs = questions.into_iter().zip(answers).filter(|(_, answer)| !answer.text.is_empty());
-    let examples = pairs.map(|((prompt, _), answer)| Example { prompt, response: answer.text });
+    let answers = told(model, &questions, ANSWER.min(max_tokens / 2), watch)?;
+    let pairs = questions.into_iter().zip(answers).filter(|(_, answer)| !answer.is_empty());
+    let examples = pairs.map(|(prompt, response)| Example { prompt, response });
     let encoded = examples.map(|example| model.encode_example(&example, max_tokens));
     Ok(encoded.collect::<Result<Vec<_>, _>>()?)
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use sheaf_proto::rewardds::{Figures, Share};
+use sheaf_proto::rewardds::{Figures, Likelihood, Share};
 use sheaf_text::{
     Funnel, Step,
     reward::{Histogram, Variety},
@@ -8,7 +8,7 @@ use sheaf_text::{
 
 use super::*;
 use crate::report::{
-    GeneratorJudged, LlmUse, PoolRound, Report, RewardArm, RewardFigures, RewardJudged, Spread,
+    LlmUse, PoolRound, Report, RewardArm, RewardFigures, RewardJudged, Spread,
     html::{
         render,
         tests::{assert_balanced, samples::hospitals},
@@ -165,7 +165,7 @@ fn exact_figures_go_before_what_the_sites_say() {
         rows: 10,
         arms: BTreeMap::from([(Arm::RgfSor, sums(12.5)), (Arm::NonPrivate, sums(7.5))]),
         pairs: Some(Pairs { rows: 8.0, right: 7.0, by_pair: Some([Share { right: 3, of: 4 }; 3]) }),
-        generator: Some(GeneratorJudged { rows: 8, untuned: 27.6, tuned: 24.96 }),
+        generator: Some(Likelihood { rows: 8, untuned: 27.6, tuned: 24.96 }),
         duplicates: 2,
     });
     let page = page(&report);
